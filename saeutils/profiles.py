@@ -1,0 +1,196 @@
+"""A profile is every number that differs between sizes of run, as one validated object.
+
+``profiles/demo.yaml`` and its siblings are read into the classes below. A key that no class knows,
+or a value out of range, is refused by name before anything is computed. ``extends: demo`` starts
+from another profile; ``overrides`` such as ``{"sae.epochs": 5}`` change single keys.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+ROOT = Path(__file__).resolve().parents[1]
+PROFILE_FOLDER = ROOT / "profiles"
+
+Fraction = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=0)]
+Positive = Annotated[int, Field(ge=1)]
+Sparsity = Annotated[float, Field(gt=0, lt=100)]
+
+
+class Section(BaseModel):
+    """One block of a profile: unknown keys are errors, values never change after loading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Data(Section):
+    """Where the clips come from and how many there are (stage 01)."""
+
+    source: Literal["synthetic", "vocalset", "folder"] = "synthetic"
+    n_singers: Positive = Field(20, description="VocalSet-shaped singers, both sexes in turn")
+    n_validation: Positive = 3
+    n_test: Positive = 5
+    n_extra_singers: Count = Field(14, description="test-only singers")
+
+
+class Extraction(Section):
+    """How an encoder turns clips into states (stage 02)."""
+
+    batch_size: Positive = 16
+    released_window_seconds: float = Field(5.0, gt=0, description="crop and padding of the paper")
+
+
+class Sae(Section):
+    """Which dictionaries are trained, and for how long (stage 03)."""
+
+    width_factor: Positive = Field(4, description="latents per encoder dimension")
+    sparsities: tuple[Sparsity, ...] = (75, 80, 85, 90, 95, 99)
+    n_seeds: Positive = 3
+    layers: dict[str, tuple[int, ...] | Literal["all"]] = Field(
+        default_factory=dict, description="layers per encoder; an encoder not named gets all"
+    )
+
+
+class Probing(Section):
+    """How technique is read off states and codes (stage 04)."""
+
+
+class Maps(Section):
+    """How attributes and causes are read off states and codes (stage 05)."""
+
+
+class Figures(Section):
+    """What the figures are drawn from (stage 06)."""
+
+    dpi: Positive = 150
+
+
+class Profile(Section):
+    """One size of run. See profiles/README in the comments of each yaml file."""
+
+    name: str
+    description: str = ""
+    seed: Count = 0
+    encoders: tuple[str, ...] = ("demo", "untrained")
+    data: Data = Field(default_factory=Data)
+    extraction: Extraction = Field(default_factory=Extraction)
+    sae: Sae = Field(default_factory=Sae)
+    probing: Probing = Field(default_factory=Probing)
+    maps: Maps = Field(default_factory=Maps)
+    figures: Figures = Field(default_factory=Figures)
+
+
+SECTIONS = tuple(
+    name for name, field in Profile.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+)
+
+
+def available() -> list[str]:
+    """Names of the profiles that ship with the project, sorted."""
+    return sorted(path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
+
+
+def data_folder() -> Path:
+    """The folder that holds one folder per run; ``SAEUTILS_DATA`` moves it (tests do)."""
+    return Path(os.environ.get("SAEUTILS_DATA") or ROOT / "data").resolve()
+
+
+def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
+    """Read, extend, override and validate a profile.
+
+    Parameters
+    ----------
+    name
+        Name of a file in ``profiles/`` without its ending, or a path that ends in ``.yaml``.
+    overrides
+        Dotted keys and their new values, ``{"sae.n_seeds": 1}``.
+
+    Raises
+    ------
+    ValueError
+        Unknown profile, unknown key or value out of range; names the value and what is allowed.
+
+    Examples
+    --------
+    >>> load_profile("demo", {"sae.n_seeds": 1}).sae.n_seeds
+    1
+    """
+    content = _read(name, seen=())
+    for key, value in (overrides or {}).items():
+        _set_dotted(content, str(key), value)
+    try:
+        return Profile.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(_explain(name, error)) from None
+
+
+def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
+    path = Path(name) if str(name).endswith((".yaml", ".yml")) else PROFILE_FOLDER / f"{name}.yaml"
+    if not path.is_file():
+        close = difflib.get_close_matches(str(name), available(), n=1)
+        hint = f"; did you mean {close[0]}?" if close else ""
+        raise ValueError(
+            f"unknown profile {name!r}: there are {', '.join(available())}{hint} "
+            "(or give the path of a .yaml file)"
+        )
+    if name in seen:
+        raise ValueError(f"profile {name!r} extends itself: {' -> '.join((*seen, name))}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except yaml.YAMLError as error:
+        where = " ".join(str(error).split())
+        raise ValueError(f"profile {path.name} is not valid YAML: {where}") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"profile {path.name} must hold keys and values, not {content!r:.60}")
+    content.setdefault("name", path.stem)
+    parent = content.pop("extends", None)
+    return _merge(_read(parent, (*seen, name)), content) if parent else content
+
+
+def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(below)
+    for key, value in above.items():
+        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if both else value
+    return merged
+
+
+def _set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
+    *parents, last = key.split(".")
+    for part in parents:
+        content = content.setdefault(part, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"override {key!r}: {part!r} holds a value, not a section")
+    content[last] = value
+
+
+def _explain(name: str, error: ValidationError) -> str:
+    lines = []
+    for item in error.errors():
+        place = [str(part) for part in item["loc"]]
+        key = ".".join(place)
+        if item["type"] == "extra_forbidden":
+            known = _keys_of(place[:-1])
+            close = difflib.get_close_matches(place[-1], known, n=1)
+            hint = f"did you mean {close[0]}? " if close else ""
+            where = ".".join(place[:-1]) or "a profile"
+            lines.append(f"unknown key {key!r}: {hint}{where} has {', '.join(known)}")
+        else:
+            lines.append(f"{key} = {item.get('input')!r:.80}: {item['msg']}")
+    return f"profile {name}: " + "; ".join(lines)
+
+
+def _keys_of(place: list[str]) -> list[str]:
+    model: Any = Profile
+    for part in place:
+        field = getattr(model, "model_fields", {}).get(part)
+        model = field.annotation if field else None
+    return sorted(getattr(model, "model_fields", {}))
