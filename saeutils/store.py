@@ -1,0 +1,377 @@
+"""The only room that touches derived files: stages, their keys, and atomic reads and writes.
+
+A *stage* is one notebook run for one encoder. It reads what lower stages wrote, writes its own
+files, and ends with ``stage.json`` and a marker that carries the stage's key. Without them the
+stage does not exist, so a half-written one is never read. Nothing here imports torch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from saeutils import keys
+from saeutils.profiles import Profile, load_profile
+
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
+)
+
+
+class StageError(ValueError):
+    """A stage cannot start or read: the message says which, why, and the way out."""
+
+
+def open_stage(
+    number: str,
+    profile: str,
+    *,
+    encoder: str | None = None,
+    run_name: str = "",
+    overrides: dict[str, Any] | None = None,
+) -> Stage:
+    """Begin a stage: check what it needs, forget its older result, hold it to one thread.
+
+    Parameters
+    ----------
+    number
+        ``"00"`` to ``"07"``, the number of the notebook.
+    profile, overrides
+        As in `saeutils.profiles.load_profile`.
+    encoder
+        Name of the encoder, for the stages that run once per encoder (02 to 05 and 07).
+    run_name
+        Folder below ``data/``; empty means the profile's name.
+
+    Raises
+    ------
+    StageError
+        Unknown stage or encoder, or a lower stage that is missing or was made under other
+        settings.
+    """
+    loaded = load_profile(profile, overrides)
+    step = keys.find_step(number, profile, encoder=encoder, run_name=run_name, overrides=overrides)
+    _limit_threads()
+    stage = Stage(step, loaded, dict(overrides or {}))
+    for need in step.needs:
+        if not need.marker.exists():
+            raise StageError(_missing(need))
+    stage.forget()
+    return stage
+
+
+class Stage:
+    """One running notebook: its settings, the files below it and the files it makes.
+
+    Attributes
+    ----------
+    profile
+        The settings this stage may use: its own sections and those of the stages it needs.
+    encoder, number, root
+        Encoder name or None, the notebook's number, and the folder it writes to.
+    workers
+        How many one-thread processes it may use; results never depend on it.
+    """
+
+    def __init__(self, step: keys.Step, profile: Profile, overrides: dict[str, Any]) -> None:
+        self.step = step
+        self.number, self.encoder, self.root = step.number, step.encoder, step.root
+        self.overrides = overrides
+        self.profile = _visible(profile, step)
+        self.workers = workers()
+        self._seeds: dict[str, int] = {}
+        self._outputs: dict[str, dict[str, Any]] = {}
+        self._verified: set[Path] = set()
+        self._start = time.monotonic()
+        self.root.mkdir(parents=True, exist_ok=True)
+
+    # settings ------------------------------------------------------------------------------
+    def seed(self, *names: object) -> int:
+        """Seed for one purpose of this stage; the same names give the same seed everywhere."""
+        seed = keys.seed_for(self.profile.seed, self.number, *names)
+        self._seeds["/".join(map(str, names))] = seed
+        return seed
+
+    def settings_table(self):
+        """The settings of this stage as a table (columns setting, value) for the reader."""
+        import pandas as pd
+
+        rows = [("run", self.step.run), ("profile", self.profile.name)]
+        if self.encoder:
+            rows.append(("encoder", self.encoder))
+        rows.append(("seed", self.profile.seed))
+        for section in keys.STAGES[self.number].sections:
+            values = getattr(self.profile, section).model_dump()
+            rows += [(f"{section}.{key}", _short(value)) for key, value in values.items()]
+        return pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting")
+
+    # places --------------------------------------------------------------------------------
+    def path(self, name: str = "") -> Path:
+        """Path of a file of this stage, below its own root; parent folders are made."""
+        path = self.root / name
+        (path if not name else path.parent).mkdir(parents=True, exist_ok=True)
+        return path
+
+    def path_of(self, number: str, name: str, encoder: str | None = None) -> Path:
+        """Path of a file that a lower stage wrote."""
+        return self._lower(number, encoder).root / name
+
+    def _lower(self, number: str, encoder: str | None = None) -> keys.Step:
+        if number == self.number and encoder in (None, self.encoder):
+            return self.step
+        wanted = encoder or self.encoder
+        for need in self.step.needs:
+            if need.number == number and need.encoder in (None, wanted):
+                return need
+        have = ", ".join(need.label for need in self.step.needs) or "nothing"
+        raise StageError(
+            f"stage {self.step.label} does not read stage {number} of encoder {wanted}: "
+            f"it reads {have}"
+        )
+
+    def encoders(self) -> tuple[str, ...]:
+        """Names of the encoders of this profile."""
+        return self.profile.encoders
+
+    # tables and arrays ---------------------------------------------------------------------
+    def read_table(self, number: str, name: str, encoder: str | None = None):
+        """Table `name` of stage `number`: CSV under ``results/``, Parquet elsewhere."""
+        return _read_table(self._checked(number, _table_file(name), encoder))
+
+    def read_arrays(self, number: str, name: str, encoder: str | None = None) -> dict[str, Any]:
+        """Arrays `name` of stage `number` as a dict of numpy arrays."""
+        return _read_arrays(self._checked(number, f"{name}.safetensors", encoder))
+
+    def read_json(self, number: str, name: str, encoder: str | None = None) -> Any:
+        """JSON file `name` (without its ending) of stage `number`."""
+        path = self._checked(number, f"{name}.json", encoder)
+        return json.loads(path.read_text(encoding="utf-8"))
+
+    def write_table(self, name: str, table) -> Path:
+        """Write a table; CSV under ``results/`` (readable anywhere), Parquet elsewhere."""
+        if not len(table):
+            raise StageError(f"table {name!r} is empty: an empty result is never written")
+        path = self.path(_table_file(name))
+        write = _write_csv if path.suffix == ".csv" else _write_parquet
+        with atomic(path) as part:
+            write(table, part)
+        return self.keep(path)
+
+    def write_arrays(self, name: str, arrays: dict[str, Any]) -> Path:
+        """Write named numpy arrays as safetensors."""
+        path = self.path(f"{name}.safetensors")
+        with atomic(path) as part:
+            _write_arrays(arrays, part)
+        return self.keep(path)
+
+    def write_json(self, name: str, content: Any) -> Path:
+        """Write plain values as JSON."""
+        path = self.path(f"{name}.json")
+        with atomic(path) as part:
+            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+        return self.keep(path)
+
+    def save_figure(self, name: str, figure, table) -> Path:
+        """Write ``figures/<name>.png`` and the tidy table it was drawn from beside it."""
+        if not len(table):
+            raise StageError(f"figure {name!r} has no table behind it")
+        for ending, write in (("csv", lambda part: _write_csv(table, part)),
+                              ("png", lambda part: figure.savefig(
+                                  part, format="png", dpi=self.profile.figures.dpi,
+                                  metadata={"Software": None}))):
+            path = self.path(f"figures/{name}.{ending}")
+            with atomic(path) as part:
+                write(part)
+            self.keep(path)
+        return path
+
+    def cached(self, name: str, parts: dict[str, Any], compute: Callable[[], Any]):
+        """Result of `compute`, kept in a file that carries a key of `parts` and of the code.
+
+        A stage that was killed finds its finished pieces again. `compute` returns a DataFrame
+        or a dict of numpy arrays. `parts` holds everything the result depends on beyond the
+        code: JSON values.
+        """
+        key = keys.digest({"name": name, "parts": parts, "code": self.step.code})[:16]
+        stem = self.root / ".cache" / f"{self.number}_{name}-{key}"
+        for ending, read in ((".parquet", _read_table), (".safetensors", _read_arrays)):
+            path = stem.with_name(stem.name + ending)
+            if path.exists():
+                return read(path)
+        result = compute()
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        is_arrays = isinstance(result, dict)
+        with atomic(stem.with_name(stem.name + (".safetensors" if is_arrays else ".parquet"))) as p:
+            (_write_arrays if is_arrays else _write_parquet)(result, p)
+        return result
+
+    # begin and end -------------------------------------------------------------------------
+    def keep(self, path: Path) -> Path:
+        """Record a file of this stage, with its checksum, in ``stage.json``."""
+        name = path.relative_to(self.root).as_posix()
+        self._outputs[name] = {"bytes": path.stat().st_size, "sha256": keys.file_digest(path)}
+        return path
+
+    def forget(self) -> None:
+        """Remove the markers and ``stage.json`` of older runs of this stage."""
+        self.step.record.unlink(missing_ok=True)
+        for marker in self.step.marker.parent.glob(f"{self.step.label}_*"):
+            marker.unlink(missing_ok=True)
+
+    def finish(self) -> None:
+        """Write ``stage.json``, then the marker: from here on the stage exists."""
+        seconds = time.monotonic() - self._start
+        record = {
+            "stage": self.number, "encoder": self.encoder, "run": self.step.run,
+            "key": self.step.key, "inputs": self.step.inputs,
+            "needs": {need.label: need.key for need in self.step.needs},
+            "profile": self.profile.name, "settings": self.step.settings,
+            "overrides": self.overrides, "profile_seed": self.profile.seed, "seeds": self._seeds,
+            "outputs": dict(sorted(self._outputs.items())),
+            "versions": _versions(), "machine": _machine(), "workers": self.workers,
+            "wall_seconds": round(seconds, 2),
+            "peak_memory_mb": peak_memory_mb(),
+        }
+        for path, text in ((self.step.record, json.dumps(record, indent=1) + "\n"),
+                           (self.step.marker, self.step.key + "\n")):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with atomic(path) as part:
+                part.write_text(text, encoding="utf-8")
+
+    def _checked(self, number: str, name: str, encoder: str | None) -> Path:
+        step = self._lower(number, encoder)
+        path = step.root / name
+        if step is self.step:
+            expected = self._outputs
+        elif step.record.exists():
+            expected = json.loads(step.record.read_text(encoding="utf-8"))["outputs"]
+        else:
+            raise StageError(_missing(step))
+        if name not in expected:
+            raise StageError(f"stage {step.label} wrote no {name!r}: it wrote "
+                             f"{', '.join(sorted(expected)[:12]) or 'nothing'}")
+        if path not in self._verified:
+            if not path.exists() or keys.file_digest(path) != expected[name]["sha256"]:
+                raise StageError(f"{path.name} is missing or was changed after stage {step.label} "
+                                 f"wrote it; remove {step.marker.name} and run the stage again")
+            self._verified.add(path)
+        return path
+
+
+@contextmanager
+def atomic(path: Path):
+    """Yield a temporary path in the same folder; on success it replaces `path` in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield part
+        with open(part, "rb") as handle:
+            os.fsync(handle.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def workers() -> int:
+    """One-thread processes a stage may use: ``SAEUTILS_WORKERS``, else every core."""
+    value = os.environ.get("SAEUTILS_WORKERS", "")
+    if value and (not value.isdigit() or int(value) < 1):
+        raise ValueError(f"SAEUTILS_WORKERS = {value!r}: a whole number from 1 up")
+    return int(value) if value else os.cpu_count() or 1
+
+
+def peak_memory_mb() -> float:
+    """Largest resident size so far of this process or of one of its children, in MB."""
+    try:
+        import resource
+    except ImportError:  # Windows has no such module
+        import psutil
+
+        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
+    unit = 2**20 if sys.platform == "darwin" else 2**10
+    sizes = [resource.getrusage(who).ru_maxrss
+             for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return round(max(sizes) / unit, 1)
+
+
+def _limit_threads() -> None:
+    for variable in THREAD_VARIABLES:
+        os.environ[variable] = "1"
+    from threadpoolctl import threadpool_limits
+
+    threadpool_limits(1)
+    if "torch" in sys.modules:
+        sys.modules["torch"].set_num_threads(1)
+
+
+def _visible(profile: Profile, step: keys.Step) -> SimpleNamespace:
+    sections = {name: getattr(profile, name) for name in step.visible_sections}
+    return SimpleNamespace(name=profile.name, description=profile.description,
+                           seed=profile.seed, encoders=profile.encoders, **sections)
+
+
+def _missing(step: keys.Step) -> str:
+    command = f"python -m saeutils.run {step.number} --profile {step.profile}"
+    command += f" -p encoder {step.encoder}" if step.encoder else ""
+    command += f" --run-name {step.run}" if step.run != step.profile else ""
+    old = sorted(step.marker.parent.glob(f"{step.label}_*"))
+    why = "was made by other code or settings" if old else "has not been run"
+    return f"stage {step.label} {why}; run it first: `{command}`, or all of them: `make reproduce`"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
+    return text if len(text) <= 70 else text[:67] + "..."
+
+
+def _table_file(name: str) -> str:
+    return f"{name}.csv" if name.startswith("results/") else f"{name}.parquet"
+
+
+def _read_table(path: Path):
+    import pandas as pd
+
+    if path.suffix == ".csv":
+        return pd.read_csv(path, float_precision="round_trip")
+    return pd.read_parquet(path)
+
+
+def _write_csv(table, part: Path) -> None:
+    table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
+
+
+def _write_parquet(table, part: Path) -> None:
+    table.to_parquet(part, index=False)
+
+
+def _read_arrays(path: Path) -> dict[str, Any]:
+    from safetensors.numpy import load_file
+
+    return load_file(path)
+
+
+def _write_arrays(arrays: dict[str, Any], part: Path) -> None:
+    import numpy as np
+    from safetensors.numpy import save_file
+
+    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, part)
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    names = ("numpy", "pandas", "torch", "torchaudio", "transformers", "scikit-learn", "numba",
+             "opensmile", "praat-parselmouth")
+    return {"python": platform.python_version()} | {name: version(name) for name in names}
+
+
+def _machine() -> dict[str, Any]:
+    return {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()}
