@@ -79,6 +79,7 @@ class Profile(Section):
     description: str = ""
     seed: Count = 0
     encoders: tuple[str, ...] = ("demo", "untrained")
+    cell_timeout_seconds: Positive = 3600
     data: Data = Field(default_factory=Data)
     extraction: Extraction = Field(default_factory=Extraction)
     sae: Sae = Field(default_factory=Sae)

@@ -1,0 +1,274 @@
+"""Run one notebook, or the whole chain, without a screen: ``python -m saeutils.run 03``.
+
+The only room that knows papermill. It is strict where papermill is lenient: a parameter that the
+notebook does not have, a notebook that ends before its stage is finished, and a crash are
+failures with a non-zero exit, and only a complete notebook reaches its place.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from saeutils import keys
+from saeutils.profiles import ROOT, available, load_profile
+
+EPILOG = """examples:
+  python -m saeutils.run 03 --profile demo -p encoder demo
+  python -m saeutils.run 03 --profile demo -p sae.n_seeds 1 --run-name one_seed
+  python -m saeutils.run all --profile smoke --cores 2
+  python -m saeutils.run keys --profile demo        what is finished, what is not
+
+A run writes below data/RUN (the profile's name unless --run-name is given): the executed notebook
+to data/RUN/notebooks, tables and figures beside it. Nothing that git tracks is changed."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m saeutils.run``; returns the exit status."""
+    options = _parser().parse_args(arguments)
+    try:
+        encoder, overrides = _parameters(options.parameter)
+        what = options.what
+        if what in ("all", "keys"):
+            if encoder:
+                raise ValueError(f"'-p encoder {encoder}' belongs to one stage; the encoders of a "
+                                 "whole run stand in its profile")
+            steps = keys.chain(options.profile, options.run_name, overrides)
+            if what == "keys":
+                return _show_keys(steps)
+            return run_chain(options.profile, options.run_name, overrides, cores=options.cores,
+                             dry=options.dry_run)
+        number = what.split("_")[0].zfill(2)
+        step = keys.find_step(number, options.profile, encoder=encoder or _first(options, number),
+                              run_name=options.run_name, overrides=overrides)
+        run_notebook(step, overrides, timeout=load_profile(options.profile).cell_timeout_seconds)
+    except (ValueError, NotebookFailure, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+class NotebookFailure(RuntimeError):
+    """A notebook stopped: the message holds the cell, the error and the half-run notebook."""
+
+
+def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600) -> Path:
+    """Execute the notebook of a step in a fresh kernel and return the executed copy's path.
+
+    Parameters
+    ----------
+    step
+        From `saeutils.keys.find_step`.
+    overrides
+        Dotted keys of the profile and their values.
+    timeout
+        Seconds one cell may take.
+
+    Raises
+    ------
+    NotebookFailure
+        A cell failed or ran too long, or the notebook ended before its stage was finished.
+    ValueError
+        The notebook has no parameters cell, or lacks one of the parameters.
+    """
+    parameters = {"profile": step.profile, "run_name": "" if step.run == step.profile else step.run,
+                  "overrides": overrides}
+    if step.encoder:
+        parameters["encoder"] = step.encoder
+    source = step.notebook
+    _check_parameters(source, parameters)
+    name = source.stem + (f"_{step.encoder}" if step.encoder else "")
+    target = step.run_root / "notebooks" / f"{name}.ipynb"
+    failed = target.with_name(f"{name}.failed.ipynb")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    failed.unlink(missing_ok=True)
+    with _one_at_a_time(step.run_root / ".locks" / f"{step.label}.lock", f"stage {step.label}"):
+        start = time.monotonic()
+        print(f"{step.label}: started", flush=True)
+        _execute(source, failed, parameters, timeout)
+        if not step.marker.exists():
+            raise NotebookFailure(
+                f"{source.name} ended before stage.finish(): its results do not count. "
+                f"What ran stands in {_shown(failed)}")
+        os.replace(failed, target)
+        print(f"{step.label}: finished in {time.monotonic() - start:.0f} s", flush=True)
+    return target
+
+
+def run_chain(
+    profile: str, run_name: str = "", overrides: dict[str, Any] | None = None,
+    cores: int | None = None, dry: bool = False,
+) -> int:
+    """Let Snakemake run whatever is not finished; one chain at a time in a run's folder."""
+    steps = keys.chain(profile, run_name, overrides)
+    run_root = steps[0].run_root
+    command = [
+        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
+        "--directory", str(ROOT), "--cores", str(cores or os.cpu_count() or 1),
+        "--nolock", "--rerun-incomplete", "--rerun-triggers", "input", "--quiet", "all",
+        "--config", f"profile={profile}", f"run_name={run_name}",
+        f"overrides={yaml.safe_dump(overrides or {}, default_flow_style=True).strip()}",
+    ]
+    command += ["--dry-run"] if dry else []
+    todo = [step.label for step in steps if not step.marker.exists()]
+    with _one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
+        print(f"{len(steps) - len(todo)} of {len(steps)} stages are finished"
+              + (f"; to do: {', '.join(todo)}" if todo else ""), flush=True)
+        if not todo:
+            return 0
+        start = time.monotonic()
+        status = subprocess.run(command, check=False, env=quiet_environment()).returncode
+        word = "done" if status == 0 else "stopped by an error, see above"
+        print(f"run {steps[0].run!r}: {word} after {time.monotonic() - start:.0f} s; "
+              f"files are in {_shown(run_root)}", flush=True)
+    return status
+
+
+def quiet_environment() -> dict[str, str]:
+    """Environment of kernels and of Snakemake: one thread each, nothing fetched unasked."""
+    variables = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS",
+                                        "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
+    variables |= {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false",
+                  "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_MININTERVAL": "1"}
+    return dict(os.environ) | variables
+
+
+def _execute(source: Path, target: Path, parameters: dict[str, Any], timeout: int) -> None:
+    import papermill
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from papermill.exceptions import PapermillExecutionError
+
+    os.environ.update(quiet_environment())
+    with tempfile.TemporaryDirectory(prefix="saeutils-") as runtime:
+        # A socket file of its own: kernels that start together cannot take each other's ports.
+        transport = "tcp" if os.name == "nt" else "ipc"
+        manager = AsyncKernelManager(
+            kernel_name="python3", transport=transport,
+            connection_file=str(Path(runtime) / "kernel.json"))
+        # This interpreter, whatever kernels the user has installed under the same name.
+        manager._kernel_spec = KernelSpec(
+            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+            display_name="Python 3", language="python")
+        try:
+            papermill.execute_notebook(
+                source, target, parameters=parameters, cwd=source.parent, kernel_name="python3",
+                progress_bar=False, execution_timeout=timeout, start_timeout=120, km=manager)
+        except PapermillExecutionError as error:
+            raise NotebookFailure(_explain(source, target, error)) from None
+        except Exception as error:  # a dead kernel or a time-out arrives as one of many classes
+            what = " ".join(str(error).split())[:300]
+            raise NotebookFailure(f"{source.name}: {type(error).__name__}: {what}. "
+                                  f"What ran stands in {_shown(target)}") from None
+
+
+def _explain(source: Path, target: Path, error: Any) -> str:
+    own = error.ename in ("StageError", "ValueError")
+    lines = [f"{source.name} stopped in cell {error.exec_count}:", ""]
+    lines += [f"    {line}" for line in error.source.strip().splitlines()]
+    if not own:
+        lines += ["", *(f"  {line}" for part in error.traceback for line in part.splitlines())]
+    lines += ["", f"{error.ename}: {error.evalue}", f"What ran stands in {_shown(target)}"]
+    return "\n".join(lines)
+
+
+def _check_parameters(source: Path, parameters: dict[str, Any]) -> None:
+    import nbformat
+
+    cells = nbformat.read(source, as_version=4).cells
+    tagged = [cell for cell in cells if "parameters" in cell.metadata.get("tags", [])]
+    if len(tagged) != 1:
+        raise ValueError(f"{source.name} has {len(tagged)} cells tagged 'parameters': it needs one")
+    names = {target.id for node in ast.parse(tagged[0].source).body if isinstance(node, ast.Assign)
+             for target in node.targets if isinstance(target, ast.Name)}
+    unknown = sorted(set(parameters) - names)
+    if unknown:
+        raise ValueError(f"{source.name} has no parameter {', '.join(unknown)}: "
+                         f"it has {', '.join(sorted(names))}")
+
+
+def _one_at_a_time(path: Path, what: str):
+    from contextlib import contextmanager
+
+    from filelock import FileLock, Timeout
+
+    @contextmanager
+    def held():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{what} is being computed by another process in the same folder; "
+                             "wait for it, or use --run-name NAME") from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    return held()
+
+
+def _parameters(pairs: Sequence[Sequence[str]]) -> tuple[str | None, dict[str, Any]]:
+    encoder, overrides = None, {}
+    for name, text in pairs:
+        if name == "encoder":
+            encoder = text
+        elif "." in name:
+            try:
+                overrides[name] = yaml.safe_load(text)
+            except yaml.YAMLError:
+                raise ValueError(f"-p {name} {text!r}: the value is not valid YAML") from None
+        else:
+            raise ValueError(f"unknown parameter {name!r}: 'encoder', or a key of the profile such "
+                             "as 'sae.n_seeds'")
+    return encoder, overrides
+
+
+def _first(options: argparse.Namespace, number: str) -> str | None:
+    stage = keys.STAGES.get(number)
+    return load_profile(options.profile).encoders[0] if stage and stage.per_encoder else None
+
+
+def _show_keys(steps: Sequence[keys.Step]) -> int:
+    for step in steps:
+        print(f"{step.label:<16} {step.key[:16]}  {'finished' if step.marker.exists() else '-'}")
+    return 0
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m saeutils.run", epilog=EPILOG,
+        description="Run one notebook of the companion, or all of them, without a screen.",
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", metavar="NN|all|keys", help="number of a notebook "
+                        f"({', '.join(keys.STAGES)}), 'all', or 'keys'")
+    parser.add_argument("--profile", default="demo", metavar="P",
+                        help=f"{', '.join(available())} or a .yaml file (default: demo)")
+    parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[],
+                        metavar=("NAME", "VALUE"),
+                        help="'encoder NAME', or a key of the profile and its value")
+    parser.add_argument("--run-name", default="", metavar="R",
+                        help="folder below data/ (default: the profile's name)")
+    parser.add_argument("--cores", type=int, default=None, metavar="N",
+                        help="cores for 'all' (default: every core)")
+    parser.add_argument("--dry-run", action="store_true", help="for 'all': say what would run")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())
