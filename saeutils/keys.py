@@ -226,6 +226,9 @@ def code_digest(number: str) -> str:
     The parameters cell does not count (its values arrive as settings), nor do outputs, text
     cells, docstrings, comments or line breaks.
     """
+    if not notebook_path(number).is_file():
+        raise ValueError(f"notebooks/{notebook_path(number).name} is missing: restore it, for "
+                         "example with `git checkout notebooks`")
     content = json.loads(notebook_path(number).read_text(encoding="utf-8"))
     cells = [
         "".join(cell["source"]) for cell in content["cells"]

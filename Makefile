@@ -1,0 +1,66 @@
+# make reproduce · make test · make lab: each sets up its own .venv first. `make help` lists all.
+PROFILE ?= demo
+RUN     ?=
+CORES   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+VENV    := .venv
+READY   := $(VENV)/.ready
+PY      := $(VENV)/bin/python
+UV      := $(shell command -v uv 2>/dev/null)
+# An interpreter counts only if it starts and has the right version.
+PYTHON  ?= $(shell for p in python3.12 python3.13 python3.11 python3 python; do \
+	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
+	&& command -v "$$p" && break; done)
+NAMED   := $(if $(RUN),--run-name $(RUN))
+export PYTHONHASHSEED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: help reproduce check test test-slow lab publish bench lint clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo "  PROFILE=demo (smoke, demo, demo_full, paper)  RUN=name  CORES=$(CORES)  DRY=1"
+
+$(READY): requirements.lock pyproject.toml
+	@if [ -z "$(PYTHON)" ]; then echo "error: no Python 3.11, 3.12 or 3.13 found that starts:" \
+	  "install one, or say where it is: make PYTHON=/path/to/python3.12"; exit 1; fi
+	@if [ "$$(uname -sm)" = "Darwin x86_64" ]; then echo "error: PyTorch 2.11 has no build for Macs" \
+	  "with an Intel processor: use Linux, Windows (WSL) or a Mac with Apple silicon"; exit 1; fi
+	@echo "Setting up $(VENV) with $(PYTHON): on Linux a download of 2.9 GB (PyTorch brings CUDA)" \
+	  "and 5.6 GB on disk, elsewhere less than 1 GB. Once; minutes depend on the network."
+	@rm -rf $(VENV)
+ifneq ($(UV),)
+	@$(UV) venv --quiet --python "$(PYTHON)" $(VENV)
+	@$(UV) pip install --quiet --python $(PY) --require-hashes --compile-bytecode -r requirements.lock
+	@$(UV) pip install --quiet --python $(PY) --no-deps --no-build-isolation -e .
+else
+	@"$(PYTHON)" -m venv $(VENV) || { echo "error: $(PYTHON) has no venv module (on Debian:" \
+	  "apt install python3-venv), or install uv"; exit 1; }
+	@$(PY) -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+endif
+	@touch $@
+
+reproduce: $(READY) ## every figure and table, then the comparison with the committed values
+	@$(PY) -m saeutils.run all --profile $(PROFILE) $(NAMED) --cores $(CORES) $(if $(DRY),--dry-run)
+	@$(if $(DRY),true,$(PY) -m saeutils.publish check --profile $(PROFILE) $(NAMED))
+
+check: $(READY) ## compare headline values with figures/demo/headline.csv
+	@$(PY) -m saeutils.publish check --profile $(PROFILE) $(NAMED)
+
+test: $(READY) ## the tests, smoke chain included (under 12 minutes on two cores)
+	@$(PY) -m pytest -q -m "not slow" -n 2 --dist loadgroup
+
+test-slow: $(READY) ## the slow tests
+	@$(PY) -m pytest -q -m slow
+
+lab: $(READY) ## open the notebooks in JupyterLab
+	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb
+
+publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
+	@$(PY) -m saeutils.publish all --profile $(PROFILE) $(NAMED)
+
+lint: $(READY) ## ruff
+	@$(PY) -m ruff check saeutils tests notebooks
+
+clean: ## remove what runs have made (keeps .venv and everything git tracks)
+	@git clean -fdXq data figures && rm -rf .snakemake
