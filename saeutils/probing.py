@@ -1,0 +1,278 @@
+"""Linear probes: how well technique is read off states or codes, as released and as corrected.
+
+Released: one linear layer, Adam at 1e-3, 120 epochs of batches of 32, no scaling, the epoch of
+lowest validation loss (A25). Corrected: multinomial logistic regression to convergence on
+standardised columns, penalty by inner singer-grouped cross-validation; for raw states the better,
+by the same inner score, of plain and PCA-whitened. Shape letters: N clips, F columns (states or
+codes), C classes, R rank of the training clips.
+
+Source: the paper, section on probing; released settings read in its code.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from saeutils.lasso import standardise
+
+PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times ||W||^2 / 2, loss averaged over clips
+
+
+@dataclass(frozen=True)
+class Probe:
+    """A fitted linear probe: ``logits = x @ weights + bias`` on unscaled columns.
+
+    Attributes
+    ----------
+    weights, bias
+        Shapes [F, C] and [C].
+    classes
+        Class names in the order of the columns, shape [C].
+    details
+        What was chosen: ``epoch`` (released); ``penalty``, ``basis``, ``inner`` (corrected).
+    """
+
+    weights: np.ndarray
+    bias: np.ndarray
+    classes: np.ndarray
+    details: dict = field(default_factory=dict)
+
+    def predict(self, values_NF: np.ndarray) -> np.ndarray:
+        """Most likely class of each row, shape [N]."""
+        logits = np.asarray(values_NF, dtype=np.float64) @ self.weights + self.bias
+        return self.classes[np.argmax(logits, axis=1)]
+
+
+def released_probe(
+    train_NF: np.ndarray,
+    train_labels: np.ndarray,
+    valid_NF: np.ndarray,
+    valid_labels: np.ndarray,
+    classes: np.ndarray,
+    seed: int,
+    epochs: int = 120,
+    batch_size: int = 32,
+    learning_rate: float = 1e-3,
+) -> Probe:
+    """The published probe: one linear layer by Adam, best epoch by validation loss.
+
+    Written in float32 numpy: a step is two small matrix products, and torch's overhead would be
+    most of the time. Initial values are uniform in ``+-1/sqrt(F)``, as torch's Linear draws them.
+
+    Parameters
+    ----------
+    train_NF, train_labels, valid_NF, valid_labels
+        Columns and class names; no scaling is applied.
+    classes
+        All class names.
+    seed
+        Draws the start and the order of batches.
+    epochs, batch_size, learning_rate
+        As in the paper.
+
+    Raises
+    ------
+    ValueError
+        Empty training or validation part, or a label that is not in ``classes``.
+    """
+    x, v = (np.ascontiguousarray(part, dtype=np.float32) for part in (train_NF, valid_NF))
+    y, u = encode_labels(train_labels, classes), encode_labels(valid_labels, classes)
+    if not len(x) or not len(v):
+        raise ValueError(f"{len(x)} training and {len(v)} validation clips: both need at least 1")
+    rng = np.random.default_rng(seed)
+    bound = 1 / np.sqrt(x.shape[1])
+    # The bias is the last row: its column is constant 1.
+    x, v = _with_ones(x), _with_ones(v)
+    weights = rng.uniform(-bound, bound, (x.shape[1], len(classes))).astype(np.float32)
+    adam = _Adam(weights, learning_rate)
+    best, best_loss, best_epoch = weights.copy(), np.inf, 0
+    for epoch in range(epochs):
+        order = rng.permutation(len(x))
+        for start in range(0, len(x), batch_size):
+            rows = order[start : start + batch_size]
+            batch = x[rows]
+            delta = _softmax(batch @ weights)
+            delta[np.arange(len(rows)), y[rows]] -= 1
+            adam.step(batch.T @ delta / np.float32(len(rows)))
+        loss = _cross_entropy(v @ weights, u)
+        if loss < best_loss:
+            best, best_loss, best_epoch = weights.copy(), loss, epoch
+    return Probe(best[:-1], best[-1], np.asarray(classes), {"epoch": best_epoch})
+
+
+def tuned_probe(
+    train_NF: np.ndarray,
+    labels: np.ndarray,
+    folds: list[tuple[np.ndarray, np.ndarray]],
+    classes: np.ndarray,
+    whiten: bool = False,
+    penalties: tuple[float, ...] = PENALTIES,
+) -> Probe:
+    """The corrected probe: logistic regression to convergence with a tuned penalty.
+
+    Parameters
+    ----------
+    train_NF, labels
+        Columns and class names of the training singers.
+    folds
+        Inner folds over the rows of ``train_NF``, grouped by singer
+        (`saeutils.statistics.grouped_folds`); they choose the penalty and the basis.
+    classes
+        All class names; a class absent from training is never predicted.
+    whiten
+        True (raw states): PCA-whitened columns compete with standardised ones; the inner score
+        decides. Conditioning alone moves accuracy by several points, so raw states get both.
+    penalties
+        Weights of ``||W||^2 / 2`` beside the mean loss.
+
+    Returns
+    -------
+    Probe
+        ``details`` hold ``penalty``, ``basis`` and ``inner`` (mean balanced accuracy of the inner
+        folds at the chosen setting).
+
+    Notes
+    -----
+    With more columns than clips the solution lies in the span of the clips, so the fit runs in
+    rotated coordinates [N, R]: exact for a quadratic penalty, and much smaller.
+    """
+    if not penalties or min(penalties) <= 0:
+        raise ValueError(f"penalties {penalties} must be positive and at least one")
+    y = encode_labels(labels, classes)
+    path = sorted(penalties, reverse=True)
+    bases = (("standardised", "whitened") if whiten else ("standardised",))
+    scores = np.zeros((len(bases), len(path)))
+    for b, basis in enumerate(bases):
+        for fit_rows, held_rows in folds:
+            rotate = _rotation(train_NF[fit_rows], basis)
+            train, held = rotate(train_NF[fit_rows]), rotate(train_NF[held_rows])
+            for p, weights in enumerate(_logistic_path(train, y[fit_rows], len(classes), path)):
+                guess = np.argmax(_with_ones(held) @ weights, axis=1)
+                scores[b, p] += balanced_accuracy(y[held_rows], guess) / len(folds)
+    b, p = np.unravel_index(np.argmax(scores), scores.shape)
+    rotate = _rotation(train_NF, bases[b])
+    *_, weights = _logistic_path(rotate(train_NF), y, len(classes), path[: p + 1])
+    matrix, offset = rotate(np.eye(train_NF.shape[1])), rotate(np.zeros((1, train_NF.shape[1])))
+    back = (matrix - offset) @ weights[:-1]
+    bias = (offset @ weights[:-1])[0] + weights[-1]
+    absent = np.setdiff1d(np.arange(len(classes)), y)
+    bias[absent] = -1e9
+    details = {"penalty": path[p], "basis": bases[b], "inner": float(scores[b, p])}
+    return Probe(back, bias, np.asarray(classes), details)
+
+
+def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
+    """Position of each label in ``classes``, int64, shape [N]; an unknown label is refused."""
+    index = {name: position for position, name in enumerate(np.asarray(classes).tolist())}
+    unknown = sorted(set(np.asarray(labels).tolist()) - set(index))
+    if unknown:
+        raise ValueError(f"unknown class {unknown[0]!r}: there are {', '.join(map(str, index))}")
+    return np.array([index[label] for label in np.asarray(labels).tolist()], dtype=np.int64)
+
+
+def balanced_accuracy(labels: np.ndarray, guesses: np.ndarray) -> float:
+    """Mean recall over the classes that occur in ``labels``; NaN without clips.
+
+    Examples
+    --------
+    >>> balanced_accuracy(np.array([0, 0, 0, 1]), np.array([0, 0, 0, 0]))
+    0.5
+    """
+    labels, guesses = np.asarray(labels), np.asarray(guesses)
+    if not len(labels):
+        return float("nan")
+    _, index, count = np.unique(labels, return_inverse=True, return_counts=True)
+    return float((np.bincount(index, weights=labels == guesses) / count).mean())
+
+
+def logistic_loss(
+    weights: np.ndarray, values_NF: np.ndarray, labels: np.ndarray, penalty: float
+) -> float:
+    """The objective of the corrected probe: mean cross entropy + penalty/2 x squared weights.
+
+    ``weights`` [F + 1, C] carries the unpenalised bias in its last row.
+    """
+    loss = _cross_entropy(_with_ones(np.asarray(values_NF, dtype=np.float64)) @ weights, labels)
+    return float(loss + penalty / 2 * (weights[:-1] ** 2).sum())
+
+
+def _rotation(train_NF: np.ndarray, basis: str):
+    """A function to coordinates [N, R] in which ``train_NF`` is standardised or whitened."""
+    scaled, mean, scale = standardise(train_NF)
+    _, spread, axes_RF = np.linalg.svd(scaled, full_matrices=False)
+    keep = spread > spread[0] * 1e-6 if spread[0] > 0 else slice(0, 1)
+    turn_FR = axes_RF[keep].T
+    if basis == "whitened":
+        turn_FR = turn_FR / (spread[keep] / np.sqrt(len(train_NF)))
+    return lambda values_NF: standardise(values_NF, mean, scale)[0] @ turn_FR
+
+
+def _logistic_path(x_NR: np.ndarray, y: np.ndarray, n_classes: int, penalties: list[float]):
+    """Yield the minimiser [R + 1, C] for each penalty, from strong to weak, started warm."""
+    from scipy.optimize import minimize
+
+    x = _with_ones(x_NR)
+    shape = (x.shape[1], n_classes)
+    hot = np.zeros((len(x), n_classes))
+    hot[np.arange(len(x)), y] = 1
+    weights = np.zeros(shape)
+    for penalty in penalties:
+
+        def objective(flat: np.ndarray, penalty: float = penalty) -> tuple[float, np.ndarray]:
+            w = flat.reshape(shape)
+            logits = x @ w
+            logits -= logits.max(axis=1, keepdims=True)
+            exponent = np.exp(logits)
+            total = exponent.sum(axis=1, keepdims=True)
+            loss = (np.log(total[:, 0]) - (hot * logits).sum(axis=1)).mean()
+            gradient = x.T @ (exponent / total - hot) / len(x)
+            gradient[:-1] += penalty * w[:-1]
+            return loss + penalty / 2 * (w[:-1] ** 2).sum(), gradient.ravel()
+
+        options = {"maxiter": 2000, "ftol": 1e-10, "gtol": 1e-5}
+        found = minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options=options)
+        weights = found.x.reshape(shape)
+        yield weights
+
+
+class _Adam:
+    """Adam in place on one array, without allocation (torch's defaults)."""
+
+    def __init__(self, weights: np.ndarray, rate: float) -> None:
+        self.weights, self.rate, self.count = weights, rate, 0
+        self.first, self.second = np.zeros_like(weights), np.zeros_like(weights)
+        self.room, self.bottom = np.empty_like(weights), np.empty_like(weights)
+
+    def step(self, gradient: np.ndarray) -> None:
+        self.count += 1
+        self.first *= 0.9
+        np.multiply(gradient, np.float32(0.1), out=self.room)
+        self.first += self.room
+        self.second *= 0.999
+        np.multiply(gradient, gradient, out=self.room)
+        self.room *= np.float32(0.001)
+        self.second += self.room
+        np.sqrt(self.second, out=self.bottom)
+        self.bottom *= np.float32(1 / np.sqrt(1 - 0.999**self.count))
+        self.bottom += np.float32(1e-8)
+        np.divide(self.first, self.bottom, out=self.room)
+        self.room *= np.float32(self.rate / (1 - 0.9**self.count))
+        self.weights -= self.room
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    logits = logits - logits.max(axis=1, keepdims=True)
+    np.exp(logits, out=logits)
+    return logits / logits.sum(axis=1, keepdims=True)
+
+
+def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
+    top = logits.max(axis=1)
+    total = top + np.log(np.exp(logits - top[:, None]).sum(axis=1))
+    return float((total - logits[np.arange(len(labels)), labels]).mean())
+
+
+def _with_ones(values: np.ndarray) -> np.ndarray:
+    return np.concatenate([values, np.ones((len(values), 1), dtype=values.dtype)], axis=1)
