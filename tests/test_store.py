@@ -1,0 +1,99 @@
+"""The store: nothing half-written is read, nothing finished is lost."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saeutils import store
+from saeutils.store import StageError, open_stage
+
+
+def tour(**more):
+    return open_stage("00", "smoke", **more)
+
+
+def test_a_stage_exists_only_after_finish():
+    stage = tour()
+    stage.write_table("results/numbers", pd.DataFrame({"value": [1.0]}))
+    assert not stage.step.marker.exists() and not stage.step.record.exists()
+    stage.finish()
+    assert stage.step.marker.exists() and stage.step.record.exists()
+    tour()  # opening it again forgets the older result
+    assert not stage.step.marker.exists() and not stage.step.record.exists()
+
+
+def test_tables_and_arrays_come_back_as_they_were():
+    stage = tour()
+    table = pd.DataFrame({"name": ["a", "b"], "value": [1 / 3, np.nan], "n": [1, 2]})
+    arrays = {"states": np.arange(6, dtype=np.float32).reshape(2, 3).T}
+    stage.write_table("clips", table)
+    stage.write_table("results/clips", table)
+    stage.write_arrays("states", arrays)
+    pd.testing.assert_frame_equal(stage.read_table("00", "clips"), table)
+    pd.testing.assert_frame_equal(stage.read_table("00", "results/clips"), table, rtol=1e-9)
+    np.testing.assert_array_equal(stage.read_arrays("00", "states")["states"], arrays["states"])
+
+
+def test_a_lower_stage_that_was_not_run_is_named_with_the_command():
+    with pytest.raises(StageError, match="01 has not been run.*saeutils.run 01 --profile smoke"):
+        open_stage("02", "smoke", encoder="demo")
+
+
+def test_a_lower_stage_of_other_settings_is_refused(monkeypatch):
+    stage = tour()
+    stage.finish()
+    stage.step.marker.rename(stage.step.marker.with_name("00_0123456789abcdef"))
+    assert "was made by other code or settings" in store._missing(stage.step)
+
+
+def test_a_changed_file_is_noticed():
+    stage = tour()
+    path = stage.write_table("clips", pd.DataFrame({"value": [1.0]}))
+    path.write_bytes(path.read_bytes()[:-10])
+    with pytest.raises(StageError, match="clips.parquet is missing or was changed"):
+        stage.read_table("00", "clips")
+
+
+def test_a_file_nobody_wrote_is_refused_by_name():
+    with pytest.raises(StageError, match="wrote no 'clips.parquet'"):
+        tour().read_table("00", "clips")
+
+
+def test_an_empty_table_is_never_written():
+    with pytest.raises(StageError, match="'results/x' is empty"):
+        tour().write_table("results/x", pd.DataFrame({"value": []}))
+
+
+def test_a_failed_write_leaves_the_older_file(tmp_path):
+    path = tmp_path / "a.txt"
+    path.write_text("old")
+    with pytest.raises(RuntimeError), store.atomic(path) as part:
+        part.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+
+
+def test_cached_pieces_are_found_again_and_keyed_by_their_parts():
+    calls = []
+
+    def compute(value):
+        calls.append(value)
+        return {"x": np.array([value])}
+
+    stage = tour()
+    for value in (1, 2, 1, 2):
+        assert stage.cached("piece", {"v": value}, lambda v=value: compute(v))["x"][0] == value
+    assert calls == [1, 2]
+    assert tour().cached("piece", {"v": 1}, lambda: compute(1))["x"][0] == 1 and calls == [1, 2]
+
+
+def test_settings_of_later_stages_are_out_of_reach():
+    with pytest.raises(AttributeError):
+        _ = tour().profile.sae
+
+
+@pytest.mark.parametrize("value", ["0", "-1", "two"])
+def test_workers_are_a_whole_number(monkeypatch, value):
+    monkeypatch.setenv("SAEUTILS_WORKERS", value)
+    with pytest.raises(ValueError, match="whole number"):
+        store.workers()
