@@ -1,0 +1,270 @@
+"""Audio encoders: the shipped demo encoder, its untrained twin, and local checkpoints.
+
+Everything is a class of `transformers` loaded strictly: a checkpoint with missing or unexpected
+weights is an error that names them. States are those of the library: state 0 is the input of the
+first block, state n the output of block n.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from saeutils.profiles import ROOT
+
+if TYPE_CHECKING:
+    import torch
+
+DEMO_FOLDER = ROOT / "data" / "encoders" / "demo"
+UNTRAINED_SEED = 4_051
+POOLINGS = ("masked", "released")
+
+# Families whose input is a waveform and whose states are one vector per 20 ms frame. A family with
+# another input (a spectrogram, special tokens) gets a loader of its own beside `_load_waveform`.
+WAVEFORM_FAMILIES = ("hubert", "wavlm", "wav2vec2")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen encoder, ready to be asked for states.
+
+    Attributes
+    ----------
+    name : str
+        ``"demo"``, ``"untrained"`` or the folder's name.
+    model : torch.nn.Module
+        In evaluation mode, float32, on the CPU.
+    sampling_rate : int
+        Hz of the waveforms it expects.
+    n_layers : int
+        Blocks; states are numbered 0 to `n_layers`.
+    width : int
+        Dimensions of a state.
+    do_normalize : bool
+        Whether each waveform is brought to zero mean and unit variance.
+    fingerprint : str
+        sha256 over configuration, settings and weights (or the seed): part of cache keys.
+    """
+
+    name: str
+    model: torch.nn.Module
+    sampling_rate: int
+    n_layers: int
+    width: int
+    do_normalize: bool
+    fingerprint: str
+
+
+def load_encoder(name: str | Path, seed: int = UNTRAINED_SEED) -> Encoder:
+    """Load ``"demo"``, ``"untrained"`` (the same configuration, weights drawn from `seed`) or a
+    folder with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``.
+
+    Parameters
+    ----------
+    name : str or pathlib.Path
+    seed : int
+        Only for ``"untrained"``.
+
+    Returns
+    -------
+    Encoder
+
+    Raises
+    ------
+    ValueError
+        If the name is neither, a file is missing, the family is not supported, or the weights
+        do not fit the class exactly (the message names them).
+    """
+    if str(name) in ("demo", "untrained"):
+        folder = DEMO_FOLDER
+    elif Path(name).is_dir():
+        folder = Path(name)
+    else:
+        raise ValueError(f"unknown encoder {str(name)!r}: use demo, untrained or a folder")
+    untrained = str(name) == "untrained"
+    needed = ["config.json", "preprocessor_config.json"]
+    needed += [] if untrained else ["model.safetensors"]
+    missing = [file for file in needed if not (folder / file).is_file()]
+    if missing:
+        raise ValueError(f"{folder} lacks {', '.join(missing)}: complete the folder")
+    return _load_waveform(folder, folder.name if folder != DEMO_FOLDER else str(name),
+                          seed if untrained else None)  # fmt: skip
+
+
+def _load_waveform(folder: Path, name: str, seed: int | None) -> Encoder:
+    import torch
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    if config.model_type not in WAVEFORM_FAMILIES:
+        raise ValueError(
+            f"encoder {name} is of family {config.model_type!r}: supported are "
+            f"{', '.join(WAVEFORM_FAMILIES)}"
+        )
+    settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    digest = sha256((folder / "config.json").read_bytes())
+    digest.update((folder / "preprocessor_config.json").read_bytes())
+    if seed is None:
+        _refuse_other_weights(folder, name, config)
+        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        digest.update((folder / "model.safetensors").read_bytes())
+    else:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            model = AutoModel.from_config(config)
+        digest.update(str(seed).encode())
+    return Encoder(
+        name=name, model=model.eval().requires_grad_(False),
+        sampling_rate=int(settings["sampling_rate"]), n_layers=config.num_hidden_layers,
+        width=config.hidden_size, do_normalize=bool(settings["do_normalize"]),
+        fingerprint=digest.hexdigest(),
+    )  # fmt: skip
+
+
+def _refuse_other_weights(folder: Path, name: str, config) -> None:
+    """Compare names and shapes in the file with those of the class, before loading."""
+    import torch
+    from safetensors import safe_open
+    from transformers import AutoModel
+
+    with torch.device("meta"):
+        weights = AutoModel.from_config(config).state_dict()
+    expected = {k: tuple(v.shape) for k, v in weights.items()}
+    with safe_open(folder / "model.safetensors", "np") as file:
+        found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
+    # checkpoints name the two halves of a weight norm in either of two ways
+    halves = {"weight_g": "parametrizations.weight.original0",
+              "weight_v": "parametrizations.weight.original1"}  # fmt: skip
+    for old, new in halves.items():
+        found = {k.replace(f".{old}", f".{new}") if k.endswith(old) else k: v
+                 for k, v in found.items()}  # fmt: skip
+    problems = [("missing", sorted(expected.keys() - found.keys()))]
+    problems.append(("unexpected", sorted(found.keys() - expected.keys())))
+    both = expected.keys() & found.keys()
+    problems.append(("wrong shape", sorted(k for k in both if expected[k] != found[k])))
+    text = "; ".join(f"{what}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
+                     for what, names in problems if names)  # fmt: skip
+    if text:
+        raise ValueError(
+            f"weights of encoder {name} do not fit {config.model_type} ({text}): "
+            "use the checkpoint of this very class"
+        )
+
+
+def prepare(encoder: Encoder, waves: list[np.ndarray], sampling_rate: int) -> list[np.ndarray]:
+    """Check waveforms and normalise each as the encoder wants it.
+
+    Parameters
+    ----------
+    waves : list of numpy.ndarray, each shape (samples,)
+    sampling_rate : int
+        Hz of all of them.
+
+    Returns
+    -------
+    list of numpy.ndarray, float32
+
+    Raises
+    ------
+    ValueError
+        On another sampling rate than the encoder's, NaN, infinity, silence throughout, or less
+        than one frame (25 ms).
+    """
+    if sampling_rate != encoder.sampling_rate:
+        raise ValueError(
+            f"waveforms at {sampling_rate} Hz, but encoder {encoder.name} expects "
+            f"{encoder.sampling_rate} Hz: resample first"
+        )
+    out = []
+    for i, wave in enumerate(waves):
+        wave = np.asarray(wave, np.float32)
+        if wave.ndim != 1 or len(wave) < sampling_rate // 40:
+            raise ValueError(f"waveform {i} has shape {wave.shape}: give mono, 25 ms or more")
+        if not np.isfinite(wave).all():
+            raise ValueError(f"waveform {i} holds NaN or infinity: mend the file")
+        if not np.any(wave):
+            raise ValueError(f"waveform {i} is silent throughout: leave it out")
+        if encoder.do_normalize:
+            wide = wave.astype(np.float64)
+            wave = ((wide - wide.mean()) / wide.std()).astype(np.float32)
+        out.append(wave)
+    return out
+
+
+def states(
+    encoder: Encoder, waves: list[np.ndarray], sampling_rate: int
+) -> tuple[torch.Tensor, np.ndarray]:
+    """Hidden states of a batch, padded to its longest waveform.
+
+    Parameters
+    ----------
+    waves : list of numpy.ndarray
+        As they are on disk; `prepare` is applied here, before padding.
+
+    Returns
+    -------
+    states_BLTD : torch.Tensor, float32
+        Batch, states 0 to `n_layers`, frames, width. Padded frames hold no meaning.
+    frames_B : numpy.ndarray, int
+        Valid frames per waveform.
+
+    Raises
+    ------
+    ValueError
+        As `prepare`; in train mode (dropout, layer drop and masks would act); or for unequal
+        lengths where the front end normalises over time, since padding would then leak.
+    """
+    import torch
+
+    if encoder.model.training:
+        raise ValueError(f"encoder {encoder.name} is in train mode: call encoder.model.eval()")
+    waves = prepare(encoder, waves, sampling_rate)
+    lengths = torch.tensor([len(wave) for wave in waves])
+    equal = bool((lengths == lengths[0]).all())
+    if needs_equal_lengths(encoder) and not equal:
+        raise ValueError(f"encoder {encoder.name} normalises over time: batch equal lengths only")
+    batch = torch.zeros(len(waves), int(lengths.max()))
+    for row, wave in zip(batch, waves, strict=True):
+        row[: len(wave)] = torch.from_numpy(wave)
+    mask = None
+    if not equal:
+        mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).long()
+    with torch.inference_mode():
+        out = encoder.model(batch, attention_mask=mask, output_hidden_states=True)
+    frames = encoder.model._get_feat_extract_output_lengths(lengths)
+    return torch.stack(out.hidden_states, 1), frames.numpy()
+
+
+def needs_equal_lengths(encoder: Encoder) -> bool:
+    """Whether the front end has a group norm over time, through which padding would leak."""
+    return encoder.model.config.feat_extract_norm == "group"
+
+
+def pooled(
+    encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, pooling: str,
+    window_s: float = 5.0,
+) -> np.ndarray:  # fmt: skip
+    """Time-averaged states, float32 [batch, n_layers + 1, width].
+
+    ``"masked"`` takes whole clips and leaves padding out everywhere: input normalisation,
+    attention and mean. ``"released"`` follows the paper's release: the first `window_s` seconds,
+    zero-padded to `window_s` before normalisation, mean over all frames.
+
+    Raises
+    ------
+    ValueError
+        On an unknown pooling, and as `states`.
+    """
+    if pooling not in POOLINGS:
+        raise ValueError(f"unknown pooling {pooling!r}: use {' or '.join(POOLINGS)}")
+    if pooling == "released":
+        n = round(window_s * sampling_rate)
+        waves = [np.pad(np.asarray(w, np.float32)[:n], (0, max(n - len(w), 0))) for w in waves]
+    states_BLTD, frames = states(encoder, waves, sampling_rate)
+    means = [s[:, :n].mean(1) for s, n in zip(states_BLTD, frames, strict=True)]
+    return np.stack([m.numpy() for m in means]).astype(np.float32)
