@@ -38,6 +38,13 @@ class Data(Section):
     n_validation: Positive = 3
     n_test: Positive = 5
     n_extra_singers: Count = Field(14, description="test-only singers")
+    vowels_per_technique: Annotated[int, Field(ge=1, le=5)] = 2
+    extra_per_singer: Annotated[int, Field(ge=1, le=50)] = 10
+    crossed_per_singer: Annotated[int, Field(ge=0, le=10)] = 10
+    clip_seconds: float = Field(4.0, ge=1.0, le=8.0, description="length aimed at")
+    n_bases: Positive = Field(40, description="base clips of the counterfactual sets")
+    n_steps: Annotated[int, Field(ge=3)] = Field(5, description="steps a factor, base counted")
+    base_seconds: float = Field(1.5, ge=0.8, le=8.0, description="length of counterfactuals")
 
 
 class Extraction(Section):
@@ -51,6 +58,10 @@ class Sae(Section):
     """Which dictionaries are trained, and for how long (stage 03)."""
 
     width_factor: Positive = Field(4, description="latents per encoder dimension")
+    latents: Count = Field(0, description="width of a dictionary; 0 takes width_factor")
+    epochs: Positive = Field(100, description="epochs of the released recipe")
+    corrected_epochs: Positive = Field(60, description="epochs of the corrected recipe, at most")
+    batch_size: Positive = Field(16, description="rows per step")
     sparsities: tuple[Sparsity, ...] = (75, 80, 85, 90, 95, 99)
     n_seeds: Positive = 3
     layers: dict[str, tuple[int, ...] | Literal["all"]] = Field(
@@ -61,9 +72,23 @@ class Sae(Section):
 class Probing(Section):
     """How technique is read off states and codes (stage 04)."""
 
+    epochs: Positive = Field(120, description="epochs of the released probe")
+    batch_size: Positive = 32
+    learning_rate: float = Field(1e-3, gt=0)
+    inner_folds: int = Field(4, ge=2, description="singer-grouped folds that choose the penalty")
+    penalties: tuple[Annotated[float, Field(gt=0)], ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+    tuned_layers: Literal["primary", "all"] = Field(
+        "primary", description="layers whose codes get tuned probes; raw states always do"
+    )
+
 
 class Maps(Section):
     """How attributes and causes are read off states and codes (stage 05)."""
+
+    alpha: float = Field(0.1, gt=0, description="Lasso penalty of the paper")
+    n_top: Positive = Field(10, description="best-read attributes that the paper averages over")
+    folds: int = Field(5, ge=2, description="singer-grouped folds")
+    null_draws: Positive = Field(3, description="draws of pure-noise codes")
 
 
 class Figures(Section):
