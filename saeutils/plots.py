@@ -319,3 +319,38 @@ def _legend_below(figure: Figure, axis, columns: int) -> None:
 def legend_marker(color: str, marker: str, label: str) -> Line2D:
     """A legend entry drawn by hand."""
     return Line2D([], [], color=color, marker=marker, label=label)
+
+
+def matrix(values, *, rows: str, columns: str, label: str, limit: float = 1.0,
+           row_names=None, column_names=None, note: str = "") -> Figure:
+    """A matrix of signed values as colours, blue for negative and red for positive."""
+    values = np.asarray(values, float)
+    tall = row_names is not None
+    height = 0.28 * len(values) + 1.4 if tall else 3.9
+    figure, axes = new_figure(width=7.2, height=height, note=note)
+    axis = axes[0, 0]
+    image = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
+                        interpolation="nearest")
+    axis.grid(False)
+    axis.set(xlabel=columns, ylabel=rows)
+    if tall:
+        axis.set_yticks(range(len(values)), list(row_names), fontsize=9)
+    if column_names is not None:
+        axis.set_xticks(range(values.shape[1]), list(column_names), rotation=40, ha="right",
+                        fontsize=9)
+    figure.colorbar(image, ax=axis, label=label, pad=0.015)
+    return figure
+
+
+def sorted_curves(series: dict, *, x: str, y: str, note: str = "") -> Figure:
+    """Each series sorted from its best value down: how many are good, how bad is the rest."""
+    figure, axes = new_figure(height=3.7, note=note)
+    axis = axes[0, 0]
+    for kind, values in series.items():
+        color, marker, style, label = REPRESENTATIONS[kind]
+        values = np.sort(np.asarray(values, float))[::-1]
+        axis.plot(range(1, len(values) + 1), values, color=color, marker=marker, linestyle=style,
+                  markersize=4, label=label)
+    axis.set(xlabel=x, ylabel=y, ylim=(0, 1.05))
+    _legend_below(figure, axis, columns=3)
+    return figure
