@@ -1,0 +1,328 @@
+"""Sparse autoencoders as plain arrays: encode, decode, and folders that SAELens can read.
+
+Shape letters: N rows (clips or frames), D width of the encoder's states, F latents. Everything
+here is numpy; how the weights are found is the business of `saeutils.sae_training`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+WEIGHTS_FILE = "sae_weights.safetensors"
+CONFIG_FILE = "cfg.json"
+ARCHITECTURES = ("topk", "jumprelu", "standard")
+
+
+@dataclass(frozen=True)
+class SparseAutoencoder:
+    """A dictionary of F directions and the rule that says which of them a row uses.
+
+    ``pre_NF = (acts_ND - b_dec_D if centred else acts_ND) @ W_enc_DF + b_enc_F``. The codes are
+    ``relu(pre)``, of which "topk" keeps the k largest of each row, "jumprelu" those above
+    ``threshold_F``, and "standard" all. The reconstruction is ``codes_NF @ W_dec_FD + b_dec_D``.
+
+    Attributes
+    ----------
+    W_enc_DF, b_enc_F, W_dec_FD, b_dec_D
+        float32 weights. The released protocol has no decoder bias: ``b_dec_D`` is zero.
+    architecture
+        "topk", "jumprelu" or "standard", in SAELens' words.
+    k
+        Latents that "topk" may keep in a row; None for the others.
+    threshold_F
+        Thresholds of "jumprelu"; None for the others.
+    centred
+        Whether ``b_dec_D`` is subtracted from the input.
+    info
+        Where the weights come from (protocol, layer, sparsity, seed, epochs ...); JSON values.
+    """
+
+    W_enc_DF: np.ndarray
+    b_enc_F: np.ndarray
+    W_dec_FD: np.ndarray
+    b_dec_D: np.ndarray
+    architecture: str = "topk"
+    k: int | None = None
+    threshold_F: np.ndarray | None = None
+    centred: bool = False
+    info: dict[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"unknown architecture {self.architecture!r}: "
+                             f"it is one of {', '.join(ARCHITECTURES)}")
+        width, latents = self.W_enc_DF.shape
+        shapes = (self.b_enc_F.shape, self.W_dec_FD.shape, self.b_dec_D.shape)
+        if shapes != ((latents,), (latents, width), (width,)):
+            raise ValueError(f"shapes do not fit W_enc {self.W_enc_DF.shape}: b_enc, W_dec, b_dec "
+                             f"are {shapes}, expected {((latents,), (latents, width), (width,))}")
+        if self.architecture == "topk":
+            check_k(self.k, latents)
+        if self.architecture == "jumprelu" and np.shape(self.threshold_F) != (latents,):
+            raise ValueError(f"jumprelu needs one threshold for each of the {latents} latents, "
+                             f"got shape {np.shape(self.threshold_F)}")
+
+    @property
+    def width(self) -> int:
+        """D, the number of dimensions of a row."""
+        return self.W_enc_DF.shape[0]
+
+    @property
+    def latents(self) -> int:
+        """F, the number of latents."""
+        return self.W_enc_DF.shape[1]
+
+    def encode(self, acts_ND: np.ndarray) -> np.ndarray:
+        """Codes of some rows.
+
+        Parameters
+        ----------
+        acts_ND
+            Activations, cast to float32.
+
+        Returns
+        -------
+        numpy.ndarray
+            Non-negative codes [N, F], float32; a "topk" row has at most k above zero (fewer if
+            fewer pre-activations are positive). No rows give an array of shape [0, F].
+
+        Raises
+        ------
+        ValueError
+            Wrong width, or NaN or infinite values.
+        """
+        acts_ND = check_rows(acts_ND, self.width)
+        inputs_ND = acts_ND - self.b_dec_D if self.centred else acts_ND
+        codes_NF = np.maximum(inputs_ND @ self.W_enc_DF + self.b_enc_F, 0)
+        if self.architecture == "topk":
+            return keep_largest(codes_NF, self.k)
+        if self.architecture == "jumprelu":
+            return np.where(codes_NF > self.threshold_F, codes_NF, np.float32(0))
+        return codes_NF
+
+    def decode(self, codes_NF: np.ndarray) -> np.ndarray:
+        """Rows [N, D] that the codes stand for, in units of the activations."""
+        return codes_NF @ self.W_dec_FD + self.b_dec_D
+
+    def forward(self, acts_ND: np.ndarray) -> np.ndarray:
+        """``decode(encode(acts_ND))``."""
+        return self.decode(self.encode(acts_ND))
+
+
+def k_of_sparsity(sparsity: float, latents: int, protocol: str = "corrected") -> int:
+    """How many latents TopK may keep at a sparsity given in percent.
+
+    ``(1 - sparsity/100) * latents``, truncated in the release (audit A20), rounded here. The
+    release computes it in floating point, so that 90 % of 1000 gives 99: that is kept.
+
+    Raises
+    ------
+    ValueError
+        Sparsity outside 0 to 100, or so high that no latent is left.
+
+    Examples
+    --------
+    >>> [k_of_sparsity(s, 2048, "released") for s in (75, 80, 85, 90, 95, 99)]
+    [512, 409, 307, 204, 102, 20]
+    >>> k_of_sparsity(90, 1000, "released"), k_of_sparsity(90, 1000)
+    (99, 100)
+    """
+    if not 0 <= sparsity < 100:
+        raise ValueError(f"sparsity {sparsity} %: it must be at least 0 and below 100")
+    if protocol not in ("released", "corrected"):
+        raise ValueError(f"unknown protocol {protocol!r}: released or corrected")
+    share = (1 - sparsity / 100) * latents
+    return check_k(int(share) if protocol == "released" else round(share), latents)
+
+
+def check_k(k: int | None, latents: int) -> int:
+    """k itself, or ValueError if TopK cannot keep k of this many latents."""
+    if k is None or not 1 <= k <= latents:
+        raise ValueError(f"k = {k}: TopK of {latents} latents keeps 1 to {latents}; "
+                         "choose another sparsity or width")
+    return int(k)
+
+
+def check_rows(acts_ND: np.ndarray, width: int | None = None) -> np.ndarray:
+    """The rows as a float32 matrix, or ValueError for a wrong shape, NaN or infinity."""
+    acts_ND = np.asarray(acts_ND, dtype=np.float32)
+    if acts_ND.ndim != 2 or (width is not None and acts_ND.shape[1] != width):
+        raise ValueError(f"activations have shape {acts_ND.shape}: expected [rows, {width or 'D'}]")
+    bad = np.flatnonzero(~np.isfinite(acts_ND).all(axis=1))
+    if bad.size:
+        raise ValueError(f"{bad.size} rows hold NaN or infinite values (first: row {bad[0]}); "
+                         "find the clip in the table of that order and leave it out")
+    return acts_ND
+
+
+def keep_largest(codes_NF: np.ndarray, k: int) -> np.ndarray:
+    """The k largest entries of each row, zero elsewhere.
+
+    Examples
+    --------
+    >>> keep_largest(np.array([[3., 0., 1., 2.]]), 2)
+    array([[3., 0., 0., 2.]])
+    """
+    if k == codes_NF.shape[1] or not len(codes_NF):
+        return codes_NF
+    kept = np.argpartition(codes_NF, -k, axis=1)[:, -k:]
+    sparse_NF = np.zeros_like(codes_NF)
+    np.put_along_axis(sparse_NF, kept, np.take_along_axis(codes_NF, kept, axis=1), axis=1)
+    return sparse_NF
+
+
+# starts and the untrained dictionary -----------------------------------------------------------
+def linear_start(width: int, latents: int, seed: int) -> dict[str, np.ndarray]:
+    """Weights as two fresh ``torch.nn.Linear`` layers would have them (released protocol).
+
+    Encoder and its bias are uniform within 1/sqrt(D), the decoder (no bias) within 1/sqrt(F);
+    drawn by numpy, so the distribution is torch's and the single numbers are not.
+    """
+    rng = np.random.default_rng([seed, 0])
+    encoder, decoder = 1 / np.sqrt(width), 1 / np.sqrt(latents)
+    return {
+        "W_enc_DF": rng.uniform(-encoder, encoder, (width, latents)).astype(np.float32),
+        "b_enc_F": rng.uniform(-encoder, encoder, latents).astype(np.float32),
+        "W_dec_FD": rng.uniform(-decoder, decoder, (latents, width)).astype(np.float32),
+        "b_dec_D": np.zeros(width, np.float32),
+    }
+
+
+def tied_start(width: int, latents: int, seed: int, centre_D: np.ndarray) -> dict[str, np.ndarray]:
+    """Unit-norm random directions; the encoder is their transpose, the bias the data's centre."""
+    rng = np.random.default_rng([seed, 0])
+    directions_FD = rng.standard_normal((latents, width))
+    directions_FD /= np.linalg.norm(directions_FD, axis=1, keepdims=True)
+    directions_FD = directions_FD.astype(np.float32)
+    return {"W_enc_DF": directions_FD.T.copy(), "b_enc_F": np.zeros(latents, np.float32),
+            "W_dec_FD": directions_FD, "b_dec_D": np.asarray(centre_D, np.float32)}
+
+
+def random_dictionary(
+    acts_ND: np.ndarray, latents: int, k: int, seed: int, protocol: str = "corrected"
+) -> SparseAutoencoder:
+    """The untrained dictionary of equal width and k: the null beside every SAE number (A24).
+
+    Random directions, ReLU, TopK; nothing is learned. "released" takes the release's start (no
+    centring), "corrected" unit-norm directions around the mean of the rows. The decoder is the
+    encoder's transpose times one gain, the least-squares gain on the rows: without it the
+    reconstruction would be judged by an arbitrary scale.
+
+    Parameters
+    ----------
+    acts_ND
+        Training rows: they give the centre and the gain, nothing else.
+    """
+    acts_ND = check_rows(acts_ND)
+    width = acts_ND.shape[1]
+    if protocol == "released":
+        start = linear_start(width, latents, seed)
+    elif protocol == "corrected":
+        start = tied_start(width, latents, seed, acts_ND.mean(axis=0, dtype=np.float64))
+    else:
+        raise ValueError(f"unknown protocol {protocol!r}: released or corrected")
+    start["W_dec_FD"] = np.ascontiguousarray(start["W_enc_DF"].T)
+    info = {"representation": "random", "protocol": protocol, "seed": int(seed)}
+    sae = SparseAutoencoder(**start, k=k, centred=protocol == "corrected", info=info)
+    parts_ND = sae.encode(acts_ND) @ sae.W_dec_FD
+    power = float(np.sum(parts_ND * parts_ND, dtype=np.float64))
+    target_ND = acts_ND - sae.b_dec_D
+    gain = float(np.sum(parts_ND * target_ND, dtype=np.float64)) / power if power else 0.0
+    start["W_dec_FD"] = (start["W_dec_FD"] * np.float32(gain)).astype(np.float32)
+    return SparseAutoencoder(**start, k=k, centred=sae.centred, info=info | {"gain": gain})
+
+
+def untrained_twin(sae: SparseAutoencoder, acts_ND: np.ndarray) -> SparseAutoencoder:
+    """The untrained dictionary of a trained SAE: its width, k, protocol and random seed.
+
+    Parameters
+    ----------
+    acts_ND
+        The rows the SAE was trained on; see `random_dictionary`.
+    """
+    if sae.architecture != "topk":
+        raise ValueError(f"an untrained twin needs k: {sae.architecture!r} has none")
+    seed = sae.info.get("random_seed", sae.info.get("seed", 0))
+    return random_dictionary(acts_ND, sae.latents, sae.k, seed, sae.info["protocol"])
+
+
+# folders ---------------------------------------------------------------------------------------
+def save_sae(sae: SparseAutoencoder, folder: Path | str) -> Path:
+    """Write a folder ``cfg.json`` + ``sae_weights.safetensors`` in SAELens' layout, atomically.
+
+    The folder appears in one step, so a half-written one is never read. `info` travels in
+    ``cfg.json`` under ``metadata``.
+    """
+    from safetensors.numpy import save_file
+
+    folder = Path(folder)
+    part = folder.with_name(f".{folder.name}.{os.getpid()}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    tensors = {"W_enc": sae.W_enc_DF, "b_enc": sae.b_enc_F, "W_dec": sae.W_dec_FD,
+               "b_dec": sae.b_dec_D}
+    config: dict[str, Any] = {"architecture": sae.architecture, "d_in": sae.width,
+                              "d_sae": sae.latents, "dtype": "float32", "device": "cpu",
+                              "apply_b_dec_to_input": sae.centred,
+                              "normalize_activations": "none", "reshape_activations": "none",
+                              "metadata": dict(sae.info)}
+    if sae.architecture == "topk":
+        config |= {"k": sae.k, "rescale_acts_by_decoder_norm": False}
+    if sae.architecture == "jumprelu":
+        tensors["threshold"] = sae.threshold_F
+    save_file({name: np.ascontiguousarray(values, dtype=np.float32)
+               for name, values in tensors.items()}, part / WEIGHTS_FILE)
+    (part / CONFIG_FILE).write_text(json.dumps(config, indent=1) + "\n", encoding="utf-8")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.replace(part, folder)
+    return folder
+
+
+def load_sae(folder: Path | str) -> SparseAutoencoder:
+    """Read an SAE folder written by `save_sae` or by SAELens.
+
+    Raises
+    ------
+    ValueError
+        No SAE in the folder, missing or surplus weights, or a setting this class does not
+        compute (another architecture, input normalisation, rescaling by the decoder's norm).
+    """
+    from safetensors.numpy import load_file
+
+    folder = Path(folder)
+    config = read_config(folder)
+    for key in ("normalize_activations", "reshape_activations"):
+        if config.get(key) not in (None, "none"):
+            raise ValueError(f"{folder.name}: {key} = {config[key]!r} is not supported; fold it "
+                             "into the weights before saving (SAELens: fold_activation_norm...)")
+    if config.get("rescale_acts_by_decoder_norm"):
+        raise ValueError(f"{folder.name}: rescale_acts_by_decoder_norm is not supported; "
+                         "fold the norms first (SAELens: fold_W_dec_norm)")
+    tensors = load_file(folder / WEIGHTS_FILE)
+    names = {"W_enc", "b_enc", "W_dec", "b_dec"}
+    names |= {"threshold"} if config["architecture"] == "jumprelu" else set()
+    if set(tensors) != names:
+        raise ValueError(f"{folder.name}/{WEIGHTS_FILE} holds {sorted(tensors)}, "
+                         f"expected {sorted(names)}")
+    return SparseAutoencoder(
+        W_enc_DF=tensors["W_enc"], b_enc_F=tensors["b_enc"], W_dec_FD=tensors["W_dec"],
+        b_dec_D=tensors["b_dec"], architecture=config["architecture"], k=config.get("k"),
+        threshold_F=tensors.get("threshold"), centred=bool(config["apply_b_dec_to_input"]),
+        info=config.get("metadata", {}),
+    )
+
+
+def read_config(folder: Path | str) -> dict[str, Any]:
+    """``cfg.json`` of an SAE folder; ValueError when there is no whole SAE."""
+    folder = Path(folder)
+    if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
+        raise ValueError(f"no SAE in {folder.name!r}: it needs {CONFIG_FILE} and {WEIGHTS_FILE}; "
+                         "train it with notebook 03")
+    return json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
