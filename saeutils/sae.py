@@ -249,8 +249,8 @@ def untrained_twin(sae: SparseAutoencoder, acts_ND: np.ndarray) -> SparseAutoenc
     """
     if sae.architecture != "topk":
         raise ValueError(f"an untrained twin needs k: {sae.architecture!r} has none")
-    seed = sae.info.get("random_seed", sae.info.get("seed", 0))
-    return random_dictionary(acts_ND, sae.latents, sae.k, seed, sae.info["protocol"])
+    seed, protocol = sae.info["seed"], sae.info["protocol"]
+    return random_dictionary(acts_ND, sae.latents, sae.k, seed, protocol)
 
 
 # folders ---------------------------------------------------------------------------------------

@@ -253,8 +253,9 @@ def _train_cell(job, rows=None) -> dict[str, Any]:
         metrics, untrained = ({split: sae_metrics.summary(one, acts_ND)
                                for split, acts_ND in splits.items()} for one in (sae, twin))
     metrics["train"] |= {"epochs": len(history), "best_epoch": sae.info["best_epoch"]}
-    sae.info.update(asdict(cell), key=key, metrics=metrics, untrained_metrics=untrained,
-                    history=history)
+    # "seed" stays the random seed, from which the untrained twin is drawn
+    sae.info.update(layer=cell.layer, sparsity=cell.sparsity, seed_number=cell.seed, key=key,
+                    metrics=metrics, untrained_metrics=untrained, history=history)
     save_sae(sae, Path(folder) / cell.folder)
     return sae.info
 
