@@ -1,0 +1,205 @@
+"""Hold a finished run against the committed one (`check`), or make it the committed one (`all`).
+
+``figures/<profile>/headline.csv`` holds about thirty values of the last published run, each with
+the tolerance that seeds and singers give it. ``make reproduce`` ends with `check`; maintainers
+call ``make publish``, which also cleans the executed notebooks and renders the README's numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from saeutils import keys
+from saeutils.profiles import ROOT
+from saeutils.store import atomic
+
+MARKED = re.compile(r"(<!--v:([a-z0-9_.]+)-->)(.*?)(<!--/v-->)", re.DOTALL)
+KEPT_NOTEBOOK_METADATA = ("kernelspec", "language_info")
+LARGEST_NOTEBOOK_MB = 1.5
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point of ``python -m saeutils.publish check|all``; returns the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m saeutils.publish", description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["check", "all"])
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--run-name", default="")
+    options = parser.parse_args(arguments)
+    try:
+        steps = keys.chain(options.profile, options.run_name, upto="00")
+        run_root = steps[0].run_root
+        if options.what == "check":
+            return check(run_root, ROOT / "figures" / options.profile)
+        publish(keys.chain(options.profile, options.run_name))
+    except (ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def check(run_root: Path, published: Path) -> int:
+    """Print how many headline values lie within tolerance; 0 if all of them do.
+
+    Raises
+    ------
+    ValueError
+        The run has no headline values yet.
+    """
+    import pandas as pd
+
+    ours = run_root / "results" / "headline.csv"
+    if not ours.is_file():
+        raise ValueError(f"{_shown(ours)} is missing: run `make reproduce` first")
+    theirs = published / "headline.csv"
+    if not theirs.is_file():
+        print(f"no published values for this profile ({_shown(theirs)}): nothing to compare. "
+              f"Figures are in {_shown(run_root / 'figures')}")
+        return 0
+    now, then = (pd.read_csv(path).set_index("name") for path in (ours, theirs))
+    rows = compare(now, then)
+    outside = rows[~rows["within"]]
+    for name, row in outside.iterrows():
+        print(f"  differs: {name} is {row['now']:.4g}, published {row['then']:.4g} "
+              f"± {row['tolerance']:.2g}")
+    print(f"{int(rows['within'].sum())} of {len(rows)} within tolerance of the published values; "
+          f"figures are in {_shown(run_root / 'figures')}")
+    return int(len(outside) > 0)
+
+
+def compare(now, then):
+    """Headline values of two runs side by side.
+
+    Parameters
+    ----------
+    now, then : DataFrame
+        Indexed by name, with columns value and, in `then`, tolerance.
+
+    Returns
+    -------
+    DataFrame
+        now, then, tolerance, within. A value that is missing on one side is not within.
+    """
+    import pandas as pd
+
+    rows = pd.DataFrame({"now": now["value"], "then": then["value"],
+                         "tolerance": then["tolerance"]})
+    rows["within"] = (rows["now"] - rows["then"]).abs() <= rows["tolerance"] + 1e-12
+    return rows
+
+
+def publish(steps: Sequence[keys.Step]) -> None:
+    """Copy a finished run's figures, headline values and cleaned notebooks to where git has them.
+
+    Raises
+    ------
+    ValueError
+        A stage is not finished, or an output names a folder of this machine.
+    """
+    unfinished = [step.label for step in steps if not step.marker.exists()]
+    if unfinished:
+        raise ValueError(f"not finished: {', '.join(unfinished)}; run `make reproduce` first")
+    run_root, profile = steps[0].run_root, steps[0].profile
+    target = ROOT / "figures" / profile
+    shutil.rmtree(target, ignore_errors=True)
+    target.mkdir(parents=True)
+    for path in sorted((run_root / "figures").glob("*")):
+        shutil.copyfile(path, target / path.name)
+    for path in sorted((run_root / "results").glob("*.csv")):
+        if path.name in ("headline.csv", "claims.csv", "report_card.csv", "audit.csv"):
+            shutil.copyfile(path, target / path.name)
+    first = steps[0].encoder or next(step.encoder for step in steps if step.encoder)
+    for step in steps:
+        if step.encoder in (None, first):
+            name = step.notebook.stem + (f"_{step.encoder}" if step.encoder else "")
+            _publish_notebook(run_root / "notebooks" / f"{name}.ipynb", step.notebook)
+    stage_keys = "".join(f"{step.label},{step.key}\n" for step in steps)
+    (target / "stage_keys.csv").write_text("stage,key\n" + stage_keys, encoding="utf-8")
+    for document in (ROOT / "README.md", ROOT / "figures" / "README.md"):
+        if document.is_file():
+            text = render(document.read_text(encoding="utf-8"), target / "headline.csv")
+            with atomic(document) as part:
+                part.write_text(text, encoding="utf-8")
+    print(f"published {_shown(target)}, the notebooks' outputs and the README's numbers")
+
+
+def clean_notebook(notebook: Any) -> Any:
+    """Remove what differs from run to run or belongs to papermill; keep code, text and outputs."""
+    notebook.metadata = {key: notebook.metadata[key] for key in KEPT_NOTEBOOK_METADATA
+                         if key in notebook.metadata}
+    notebook.metadata.get("language_info", {}).pop("version", None)
+    cells = []
+    for cell in notebook.cells:
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            continue
+        tags = cell.metadata.get("tags", [])
+        cell.metadata = {"tags": tags} if tags else {}
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs
+                            if output.get("name") != "stderr" and not _is_progress(output)]
+        cells.append(cell)
+    count = 0
+    for cell in cells:
+        if cell.cell_type == "code":
+            count += 1
+            cell.execution_count = count
+            for output in cell.outputs:
+                if "execution_count" in output:
+                    output["execution_count"] = count
+    notebook.cells = cells
+    return notebook
+
+
+def render(text: str, headline: Path) -> str:
+    """Fill every ``<!--v:name-->...<!--/v-->`` of a document with the headline value's text.
+
+    Raises
+    ------
+    ValueError
+        A name that the headline table does not have.
+    """
+    import pandas as pd
+
+    shown = pd.read_csv(headline, dtype=str).set_index("name")["text"]
+
+    def fill(match: re.Match[str]) -> str:
+        name = match.group(2)
+        if name not in shown.index:
+            raise ValueError(f"the README asks for {name!r}, which headline.csv does not have: "
+                             f"it has {', '.join(shown.index)}")
+        return f"{match.group(1)}{shown[name]}{match.group(4)}"
+
+    return MARKED.sub(fill, text)
+
+
+def _publish_notebook(executed: Path, target: Path) -> None:
+    import nbformat
+
+    notebook = clean_notebook(nbformat.read(executed, as_version=4))
+    text = nbformat.writes(notebook)
+    if str(ROOT) in text or str(Path.home()) + "/" in text:
+        raise ValueError(f"an output of {target.name} names a folder of this machine: "
+                         "show paths relative to the project")
+    if len(text) > LARGEST_NOTEBOOK_MB * 1e6:
+        raise ValueError(f"{target.name} would be {len(text) / 1e6:.1f} MB with outputs: "
+                         f"at most {LARGEST_NOTEBOOK_MB} MB")
+    with atomic(target) as part:
+        part.write_text(text + "\n", encoding="utf-8")
+
+
+def _is_progress(output: Any) -> bool:
+    return "application/vnd.jupyter.widget-view+json" in output.get("data", {})
+
+
+def _shown(path: Path) -> str:
+    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,61 @@
+"""Publishing: what counts as equal, what is removed from a notebook, which numbers are rendered."""
+
+import nbformat
+import pandas as pd
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+from saeutils import publish
+
+
+def table(**values):
+    rows = [{"name": n, "value": v, "tolerance": t, "text": f"{v:g}"} for n, (v, t) in
+            values.items()]
+    return pd.DataFrame(rows, columns=["name", "value", "tolerance", "text"])
+
+
+def test_a_value_counts_as_equal_within_its_tolerance():
+    then = table(a=(1.0, 0.1), b=(2.0, 0.0), c=(3.0, 1.0)).set_index("name")
+    now = table(a=(1.1, 0), b=(2.001, 0), d=(1, 0)).set_index("name")
+    within = publish.compare(now, then)["within"]
+    assert within.to_dict() == {"a": True, "b": False, "c": False, "d": False}
+
+
+def test_check_counts_and_names_what_differs(tmp_path, capsys):
+    (tmp_path / "run" / "results").mkdir(parents=True)
+    (tmp_path / "published").mkdir()
+    table(a=(1, 0), b=(5, 0)).to_csv(tmp_path / "run" / "results" / "headline.csv", index=False)
+    table(a=(1, 0.1), b=(2, 0.1)).to_csv(tmp_path / "published" / "headline.csv", index=False)
+    assert publish.check(tmp_path / "run", tmp_path / "published") == 1
+    printed = capsys.readouterr().out
+    assert "1 of 2 within tolerance" in printed and "differs: b is 5, published 2" in printed
+
+
+def test_check_without_a_run_says_what_to_do(tmp_path):
+    with pytest.raises(ValueError, match="make reproduce"):
+        publish.check(tmp_path, tmp_path)
+
+
+def test_cleaning_keeps_code_and_results_and_drops_the_rest():
+    kept = new_output("stream", name="stdout", text="result")
+    noise = new_output("stream", name="stderr", text="warning")
+    bar = new_output("display_data", data={"application/vnd.jupyter.widget-view+json": {}})
+    cell = new_code_cell("x = 1", outputs=[noise, bar, kept], execution_count=9,
+                         metadata={"papermill": {"duration": 1.2}, "tags": ["parameters"]})
+    injected = new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]})
+    book = new_notebook(cells=[cell, injected], metadata={"papermill": {}, "kernelspec": {
+        "name": "python3", "display_name": "Python 3"}})
+    clean = publish.clean_notebook(book)
+    assert len(clean.cells) == 1 and clean.cells[0].outputs == [kept]
+    assert clean.cells[0].metadata == {"tags": ["parameters"]}
+    assert clean.cells[0].execution_count == 1 and set(clean.metadata) == {"kernelspec"}
+    nbformat.validate(clean)
+
+
+def test_readme_numbers_come_from_the_table(tmp_path):
+    path = tmp_path / "headline.csv"
+    table(clips=(986, 0)).to_csv(path, index=False)
+    assert publish.render("n = <!--v:clips-->7<!--/v-->.", path) == (
+        "n = <!--v:clips-->986<!--/v-->.")
+    with pytest.raises(ValueError, match="'singers'.*it has clips"):
+        publish.render("<!--v:singers--><!--/v-->", path)
