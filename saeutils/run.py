@@ -151,19 +151,20 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], timeout: in
 
     os.environ.update(quiet_environment())
     with tempfile.TemporaryDirectory(prefix="saeutils-") as runtime:
-        # A socket file of its own: kernels that start together cannot take each other's ports.
-        transport = "tcp" if os.name == "nt" else "ipc"
-        manager = AsyncKernelManager(
-            kernel_name="python3", transport=transport,
-            connection_file=str(Path(runtime) / "kernel.json"))
-        # This interpreter, whatever kernels the user has installed under the same name.
-        manager._kernel_spec = KernelSpec(
-            argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
-            display_name="Python 3", language="python")
+        # This interpreter, whatever kernels the user has installed under the same name, and a
+        # socket file of its own: kernels that start together cannot take each other's ports.
+        class Manager(AsyncKernelManager):
+            transport = "tcp" if os.name == "nt" else "ipc"
+            connection_file = str(Path(runtime) / "kernel.json")
+            kernel_spec = KernelSpec(
+                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                display_name="Python 3", language="python")
+
         try:
             papermill.execute_notebook(
                 source, target, parameters=parameters, cwd=source.parent, kernel_name="python3",
-                progress_bar=False, execution_timeout=timeout, start_timeout=120, km=manager)
+                progress_bar=False, execution_timeout=timeout, start_timeout=120,
+                kernel_manager_class=Manager)
         except PapermillExecutionError as error:
             raise NotebookFailure(_explain(source, target, error)) from None
         except Exception as error:  # a dead kernel or a time-out arrives as one of many classes
