@@ -39,9 +39,15 @@ class Probe:
     classes: np.ndarray
     details: dict = field(default_factory=dict)
 
-    def predict(self, values_NF: np.ndarray) -> np.ndarray:
-        """Most likely class of each row, shape [N]."""
-        logits = np.asarray(values_NF, dtype=np.float64) @ self.weights + self.bias
+    def logits(self, values_NF: np.ndarray) -> np.ndarray:
+        """Unnormalised log probabilities, shape [N, C]."""
+        return np.asarray(values_NF, dtype=np.float64) @ self.weights + self.bias
+
+    def predict(self, values_NF: np.ndarray, allowed_NC: np.ndarray | None = None) -> np.ndarray:
+        """Most likely class of each row, shape [N], among the allowed ones (bool [N, C])."""
+        logits = self.logits(values_NF)
+        if allowed_NC is not None:
+            logits = np.where(allowed_NC, logits, -np.inf)
         return self.classes[np.argmax(logits, axis=1)]
 
 
@@ -148,12 +154,13 @@ def tuned_probe(
         for fit_rows, held_rows in folds:
             rotate = _rotation(train_NF[fit_rows], basis)
             train, held = rotate(train_NF[fit_rows]), rotate(train_NF[held_rows])
-            for p, weights in enumerate(_logistic_path(train, y[fit_rows], len(classes), path)):
+            solutions = _logistic_path(train, y[fit_rows], len(classes), path, 1e-6)
+            for p, weights in enumerate(solutions):
                 guess = np.argmax(_with_ones(held) @ weights, axis=1)
                 scores[b, p] += balanced_accuracy(y[held_rows], guess) / len(folds)
     b, p = np.unravel_index(np.argmax(scores), scores.shape)
     rotate = _rotation(train_NF, bases[b])
-    *_, weights = _logistic_path(rotate(train_NF), y, len(classes), path[: p + 1])
+    *_, weights = _logistic_path(rotate(train_NF), y, len(classes), path[: p + 1], 1e-10)
     matrix, offset = rotate(np.eye(train_NF.shape[1])), rotate(np.zeros((1, train_NF.shape[1])))
     back = (matrix - offset) @ weights[:-1]
     bias = (offset @ weights[:-1])[0] + weights[-1]
@@ -201,15 +208,19 @@ def logistic_loss(
 def _rotation(train_NF: np.ndarray, basis: str):
     """A function to coordinates [N, R] in which ``train_NF`` is standardised or whitened."""
     scaled, mean, scale = standardise(train_NF)
-    _, spread, axes_RF = np.linalg.svd(scaled, full_matrices=False)
-    keep = spread > spread[0] * 1e-6 if spread[0] > 0 else slice(0, 1)
-    turn_FR = axes_RF[keep].T
+    small = len(scaled) < scaled.shape[1]
+    square, axes = np.linalg.eigh(scaled @ scaled.T if small else scaled.T @ scaled)
+    keep = square > max(square[-1] * 1e-10, 1e-12)
+    spread = np.sqrt(square[keep])
+    turn_FR = scaled.T @ axes[:, keep] / spread if small else axes[:, keep]
     if basis == "whitened":
-        turn_FR = turn_FR / (spread[keep] / np.sqrt(len(train_NF)))
+        turn_FR = turn_FR / (spread / np.sqrt(len(train_NF)))
     return lambda values_NF: standardise(values_NF, mean, scale)[0] @ turn_FR
 
 
-def _logistic_path(x_NR: np.ndarray, y: np.ndarray, n_classes: int, penalties: list[float]):
+def _logistic_path(
+    x_NR: np.ndarray, y: np.ndarray, n_classes: int, penalties: list[float], precision: float
+):
     """Yield the minimiser [R + 1, C] for each penalty, from strong to weak, started warm."""
     from scipy.optimize import minimize
 
@@ -231,7 +242,7 @@ def _logistic_path(x_NR: np.ndarray, y: np.ndarray, n_classes: int, penalties: l
             gradient[:-1] += penalty * w[:-1]
             return loss + penalty / 2 * (w[:-1] ** 2).sum(), gradient.ravel()
 
-        options = {"maxiter": 2000, "ftol": 1e-10, "gtol": 1e-5}
+        options = {"maxiter": 2000, "ftol": precision, "gtol": 1e-6}
         found = minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options=options)
         weights = found.x.reshape(shape)
         yield weights

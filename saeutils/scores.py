@@ -10,6 +10,8 @@ import pandas as pd
 
 from saeutils.statistics import t_interval
 
+COLUMNS = ("technique", "singer", "metric", "value", "ci_low", "ci_high", "n")
+
 
 def score_table(
     labels: np.ndarray, guesses: np.ndarray, singers: np.ndarray, classes: np.ndarray
@@ -26,52 +28,48 @@ def score_table(
     Returns
     -------
     DataFrame
-        Columns technique (empty but for recalls), metric, value, ci_low, ci_high, n. ``accuracy``
-        and ``macro_f1`` are pooled over clips; ``balanced_accuracy`` is the mean over singers of
-        each singer's own mean recall. Intervals are t intervals on singer scores: NaN for fewer
-        than two singers and for ``macro_f1``. ``n`` counts singers (clips for a recall).
+        Columns technique, singer, metric, value, ci_low, ci_high, n. ``accuracy`` and
+        ``macro_f1`` are pooled over clips; ``balanced_accuracy`` is the mean over singers of each
+        singer's own mean recall (over the techniques that the singer sings). Intervals are t
+        intervals on singer scores: NaN for fewer than two singers and for ``macro_f1``; ``n``
+        counts singers. Rows with a technique hold its recall, rows with a singer that singer's
+        own scores; ``n`` then counts clips.
 
     Raises
     ------
     ValueError
-        No clips.
+        No clips, or a label that is not in ``classes``.
     """
     labels, guesses, singers = map(np.asarray, (labels, guesses, singers))
+    classes = np.asarray(classes)
     if not len(labels):
         raise ValueError("no clips to score: the split is empty")
-    per_singer = singer_scores(labels, guesses, singers)
-    n_singers = len(per_singer)
-    plain = t_interval(per_singer["accuracy"].to_numpy())
-    fair = t_interval(per_singer["balanced_accuracy"].to_numpy())
+    if not np.isin(labels, classes).all():
+        raise ValueError(f"labels {sorted(set(labels.tolist()))} are not all in {list(classes)}")
+    names, singer = np.unique(singers, return_inverse=True)
+    of_class = labels[:, None] == classes
+    hits, total = np.zeros((len(names), len(classes))), np.zeros((len(names), len(classes)))
+    np.add.at(total, singer, of_class)
+    np.add.at(hits, singer, of_class & (labels == guesses)[:, None])
+    recall = hits / np.where(total > 0, total, np.nan)
+    accuracy = hits.sum(axis=1) / total.sum(axis=1)
+    balanced = np.nanmean(recall, axis=1)
+    plain, fair = t_interval(accuracy), t_interval(balanced)
+    pooled = float(hits.sum() / total.sum())
     rows = [
-        ("", "accuracy", float((labels == guesses).mean()), plain.low, plain.high, n_singers),
-        ("", "balanced_accuracy", fair.mean, fair.low, fair.high, n_singers),
-        ("", "macro_f1", macro_f1(labels, guesses), np.nan, np.nan, n_singers),
+        ("", "", "accuracy", pooled, plain.low, plain.high, len(names)),
+        ("", "", "balanced_accuracy", fair.mean, fair.low, fair.high, len(names)),
+        ("", "", "macro_f1", macro_f1(labels, guesses), np.nan, np.nan, len(names)),
     ]
-    for name in np.asarray(classes).tolist():
-        own = labels == name
-        if own.any():
-            hits = pd.Series(guesses[own] == name).groupby(singers[own]).mean()
-            band = t_interval(hits.to_numpy())
-            value = float((guesses[own] == name).mean())
-            rows.append((name, "recall", value, band.low, band.high, int(own.sum())))
-    return pd.DataFrame(rows, columns=["technique", "metric", "value", "ci_low", "ci_high", "n"])
-
-
-def singer_scores(labels: np.ndarray, guesses: np.ndarray, singers: np.ndarray) -> pd.DataFrame:
-    """One accuracy and one balanced accuracy per singer (columns singer, accuracy, ...), sorted.
-
-    Balanced accuracy of a singer is the mean recall over the techniques that the singer sings.
-    """
-    table = pd.DataFrame({"singer": singers, "label": labels, "hit": labels == guesses})
-    recall = table.groupby(["singer", "label"], sort=True)["hit"].mean()
-    return pd.DataFrame(
-        {
-            "accuracy": table.groupby("singer")["hit"].mean(),
-            "balanced_accuracy": recall.groupby("singer").mean(),
-            "n": table.groupby("singer")["hit"].size(),
-        }
-    ).reset_index()
+    for c in np.flatnonzero(total.sum(axis=0) > 0):
+        band, count = t_interval(recall[:, c]), int(total[:, c].sum())
+        value = float(hits[:, c].sum() / count)
+        rows.append((str(classes[c]), "", "recall", value, band.low, band.high, count))
+    for s, name in enumerate(names):
+        count = int(total[s].sum())
+        rows.append(("", str(name), "accuracy", accuracy[s], np.nan, np.nan, count))
+        rows.append(("", str(name), "balanced_accuracy", balanced[s], np.nan, np.nan, count))
+    return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
 def macro_f1(labels: np.ndarray, guesses: np.ndarray) -> float:

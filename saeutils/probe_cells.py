@@ -1,0 +1,157 @@
+"""One probe of one representation, scored on every split: the work of stage 04, cell by cell.
+
+Splits of the clip table (all by singer): ``train`` and ``validation``, ``test`` (the singers held
+out in VocalSet's own design), ``unseen`` (test and extra singers: all that no dictionary and no
+probe has met) and ``crossed`` (the crossed clips of the test singers: every technique in every
+exercise). Shape letters: N clips, F columns, C classes.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+from saeutils.probing import Probe, released_probe, tuned_probe
+from saeutils.scores import score_table
+from saeutils.statistics import grouped_folds
+
+SCORED = ("validation", "test", "unseen", "crossed")
+
+
+def split_rows(clips: pd.DataFrame) -> dict[str, np.ndarray]:
+    """Row numbers of each split; splits without clips are left out.
+
+    Raises
+    ------
+    ValueError
+        A column is missing, a singer is in two splits, or there is no training clip.
+
+    Examples
+    --------
+    >>> clips = pd.DataFrame({"set": ["vocalset", "extra"], "split": ["train", "test"],
+    ...                       "singer": ["f1", "x1"]})
+    >>> {name: rows.tolist() for name, rows in split_rows(clips).items()}
+    {'train': [0], 'unseen': [1]}
+    """
+    missing = {"set", "split", "singer"} - set(clips)
+    if missing:
+        raise ValueError(f"the clip table lacks {', '.join(sorted(missing))}")
+    homes = clips.groupby("singer")["split"].nunique()
+    if (homes > 1).any():
+        raise ValueError(f"singer {homes.idxmax()!r} is in more than one split")
+    shaped, split = clips["set"] == "vocalset", clips["split"]
+    masks = {name: shaped & (split == name) for name in ("train", "validation", "test")}
+    masks["unseen"] = (split == "test") & clips["set"].isin(["vocalset", "extra"])
+    masks["crossed"] = (split == "test") & (clips["set"] == "crossed")
+    if not masks["train"].any():
+        raise ValueError("no clip of a training singer: check the columns set and split")
+    return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
+
+
+def released_cell(
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, seeds: dict[int, int], **settings
+) -> pd.DataFrame:
+    """The released probe of one cell, scored on every split.
+
+    Parameters
+    ----------
+    codes_NF
+        States or codes of all clips, rows as in ``clips``.
+    cell
+        A `saeutils.representations.Representation`.
+    seeds
+        Random seed of the probe by the cell's own seed number.
+    settings
+        ``epochs``, ``batch_size``, ``learning_rate`` of `saeutils.probing.released_probe`.
+
+    Returns
+    -------
+    DataFrame
+        Columns split, technique, singer, metric, value, ci_low, ci_high, n. Rows with a singer
+        hold that singer's own score.
+    """
+    rows, labels = split_rows(clips), clips["technique"].to_numpy()
+    valid = rows.get("validation", rows["train"])
+    probe = released_probe(
+        codes_NF[rows["train"]], labels[rows["train"]], codes_NF[valid], labels[valid],
+        np.unique(labels), seeds[cell.seed], **settings,
+    )
+    return _score_splits(probe, codes_NF, clips, rows)
+
+
+def tuned_cell(
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, inner_folds: int, fold_seed: int,
+    penalties: tuple[float, ...], whiten: bool | None = None,
+) -> pd.DataFrame:
+    """The corrected probe of one cell, scored on every split (same columns as `released_cell`).
+
+    The penalty is chosen within the training singers. Raw states compete plain and whitened.
+    Rows with metric ``penalty`` and ``inner_balanced_accuracy`` say what was chosen.
+    """
+    rows, labels = split_rows(clips), clips["technique"].to_numpy()
+    train = clips.iloc[rows["train"]]
+    folds = grouped_folds(train["singer"].to_numpy(), train["sex"].to_numpy(), inner_folds,
+                          fold_seed)
+    whiten = cell.representation == "raw" if whiten is None else whiten
+    probe = tuned_probe(codes_NF[rows["train"]], labels[rows["train"]], folds, np.unique(labels),
+                        whiten, penalties)
+    chosen = [
+        ("train", "", "", metric, float(value), np.nan, np.nan, len(train))
+        for metric, value in (
+            ("penalty", probe.details["penalty"]),
+            ("whitened", probe.details["basis"] == "whitened"),
+            ("inner_balanced_accuracy", probe.details["inner"]),
+        )
+    ]
+    table = _score_splits(probe, codes_NF, clips, rows)
+    return pd.concat([table, pd.DataFrame(chosen, columns=table.columns)], ignore_index=True)
+
+
+def exercise_mask(clips: pd.DataFrame, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
+    """Techniques that training clips show in the exercise of each clip, bool [N, C] (A27).
+
+    Clips of an exercise without training clips may be any technique.
+    """
+    seen = clips.iloc[train].groupby("exercise")["technique"].unique()
+    allowed = {
+        exercise: np.isin(classes, seen[exercise]) if exercise in seen.index
+        else np.ones(len(classes), dtype=bool)
+        for exercise in clips["exercise"].unique()
+    }
+    return np.stack([allowed[exercise] for exercise in clips["exercise"]])
+
+
+def exercise_baseline(clips: pd.DataFrame) -> pd.DataFrame:
+    """Guessing each clip's technique from its exercise alone: the most frequent one in training.
+
+    Returns the columns of `released_cell`. Shows how much of an accuracy needs no sound at all.
+    """
+    rows = split_rows(clips)
+    most = clips.iloc[rows["train"]].groupby("exercise")["technique"].agg(
+        lambda names: names.value_counts(sort=True).index[0]
+    )
+    common = clips.iloc[rows["train"]]["technique"].mode().iloc[0]
+    guesses = clips["exercise"].map(most).fillna(common).to_numpy()
+    return _score_guesses(guesses, clips, rows)
+
+
+def _score_splits(probe: Probe, codes_NF, clips, rows) -> pd.DataFrame:
+    table = _score_guesses(probe.predict(codes_NF), clips, rows)
+    allowed = exercise_mask(clips, probe.classes, rows["train"])
+    within = _score_guesses(probe.predict(codes_NF, allowed), clips, rows)
+    within = within[within["metric"].isin(["accuracy", "balanced_accuracy"])
+                    & (within["singer"] == "") & (within["split"] != "crossed")]
+    within = within.assign(metric=within["metric"] + "_given_exercise")
+    return pd.concat([table, within], ignore_index=True)
+
+
+def _score_guesses(guesses: np.ndarray, clips, rows) -> pd.DataFrame:
+    labels, singers = clips["technique"].to_numpy(), clips["singer"].to_numpy()
+    classes, parts = np.unique(labels), []
+    for split in SCORED:
+        if split in rows:
+            own = rows[split]
+            table = score_table(labels[own], guesses[own], singers[own], classes)
+            table.insert(0, "split", split)
+            parts.append(table)
+    return pd.concat(parts, ignore_index=True)

@@ -1,0 +1,141 @@
+"""What stages 04 and 05 compare: raw states, SAE codes, and the codes of untrained twins.
+
+Every SAE is followed by its twin: the dictionary of equal width and k that it was before training,
+same seed, same start (A24). Shape letters: N clips, L layers, D width of the states, F latents.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from saeutils.sae import SparseAutoencoder, load_sae, random_dictionary
+
+ID_COLUMNS = ("encoder", "layer", "representation", "variant", "sparsity", "k", "seed", "protocol")
+POOLING = {"released": "released", "corrected": "masked"}
+
+
+@dataclass(frozen=True)
+class Representation:
+    """One representation of one layer.
+
+    Attributes
+    ----------
+    encoder, layer, representation, variant, sparsity, k, seed, protocol
+        Id columns of every result table. ``sparsity`` is in percent (NaN for raw), ``k`` and
+        ``seed`` are 0 for raw.
+    dictionary
+        None for raw states.
+    """
+
+    encoder: str
+    layer: int
+    representation: str
+    variant: str
+    sparsity: float
+    k: int
+    seed: int
+    protocol: str
+    dictionary: SparseAutoencoder | None = None
+
+    def encode(self, states_ND: np.ndarray) -> np.ndarray:
+        """States as they are, or their codes; float32, shape [N, D] or [N, F]."""
+        if self.dictionary is None:
+            return np.asarray(states_ND, dtype=np.float32)
+        return self.dictionary.encode(states_ND)
+
+    def label(self, table: pd.DataFrame) -> pd.DataFrame:
+        """The table with the id columns in front."""
+        ids = pd.DataFrame({name: getattr(self, name) for name in ID_COLUMNS}, index=table.index)
+        return pd.concat([ids, table], axis=1)
+
+
+def raw_cells(encoder: str, layers: Iterable[int], protocol: str) -> list[Representation]:
+    """One cell of raw states per layer."""
+    return [Representation(encoder, layer, "raw", "", np.nan, 0, 0, protocol) for layer in layers]
+
+
+def sae_cells(
+    trained: pd.DataFrame,
+    folder: Path,
+    states_NLD: np.ndarray,
+    protocol: str,
+) -> list[Representation]:
+    """Every SAE that stage 03 trained under a protocol, each followed by its untrained twin.
+
+    Parameters
+    ----------
+    trained
+        Table ``results/sae_training`` of stage 03.
+    folder
+        The folder ``saes`` of that encoder.
+    states_NLD
+        States of the training clips: they give the twin its centre, nothing else.
+    protocol
+        ``released`` or ``corrected``.
+
+    Raises
+    ------
+    ValueError
+        The table holds no SAE of this protocol.
+    """
+    columns = ["encoder", "layer", "variant", "sparsity", "k", "seed"]
+    rows = trained[(trained["protocol"] == protocol) & (trained["representation"] == "sae")]
+    rows = rows[columns].drop_duplicates().sort_values(["layer", "sparsity", "seed"])
+    if not len(rows):
+        have = ", ".join(sorted(trained["protocol"].unique()))
+        raise ValueError(f"no SAE of protocol {protocol!r}: stage 03 trained {have}")
+    cells = []
+    for row in rows.itertuples(index=False):
+        place = f"layer_{row.layer:02d}/sparsity_{row.sparsity:g}/seed_{row.seed}"
+        sae = load_sae(folder / protocol / place)
+        ids = (float(row.sparsity), int(sae.k or 0), int(row.seed), protocol)
+        cells.append(Representation(row.encoder, row.layer, "sae", row.variant, *ids, sae))
+        twin = random_dictionary(
+            states_NLD[:, row.layer], sae.latents, int(sae.k), int(sae.info["seed"]), protocol
+        )
+        cells.append(Representation(row.encoder, row.layer, "random", row.variant, *ids, twin))
+    return cells
+
+
+def run_cells(
+    work: Callable[..., pd.DataFrame],
+    cells: list[Representation],
+    states_NLD: np.ndarray,
+    workers: int = 1,
+    **shared: object,
+) -> pd.DataFrame:
+    """Apply ``work(codes_NF, cell, **shared)`` to every representation; stack the tables.
+
+    Cells are independent, so the result does not depend on ``workers``. Each worker is a process
+    of one thread.
+
+    Raises
+    ------
+    ValueError
+        No cells.
+    """
+    from joblib import Parallel, delayed, parallel_config
+
+    if not cells:
+        raise ValueError("no cells to compute: check the layers and sparsities of the profile")
+    blocks = np.array_split(np.arange(len(cells)), min(8 * workers, len(cells)))
+    jobs = [[(cells[i], states_NLD[:, cells[i].layer]) for i in block] for block in blocks]
+    if workers == 1:
+        results = [_run_block(work, job, shared) for job in jobs]
+    else:
+        with parallel_config("loky", inner_max_num_threads=1):
+            pool = Parallel(n_jobs=min(workers, len(jobs)))
+            results = pool(delayed(_run_block)(work, job, shared) for job in jobs)
+    return pd.concat([table for block in results for table in block], ignore_index=True)
+
+
+def _run_block(work, block, shared) -> list[pd.DataFrame]:
+    return [
+        cell.label(work(cell.encode(states_ND), cell, **shared).reset_index(drop=True))
+        for cell, states_ND in block
+    ]
