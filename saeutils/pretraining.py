@@ -45,11 +45,11 @@ class Recipe:
     """
 
     hours: float = 10.0
-    steps: int = 6000
-    decay_steps: int = 1500
-    warmup: int = 200
-    batch_s: float = 27.0
-    crops_s: tuple[float, ...] = (1.5, 2.0, 3.0, 3.0, 4.0, 6.0)
+    steps: int = 5000
+    decay_steps: int = 1200
+    warmup: int = 100
+    batch_s: float = 16.0
+    crops_s: tuple[float, ...] = (1.5, 2.0, 2.0, 3.0, 4.0)
     rate: float = 1e-3
     weight_decay: float = 0.01
     mask_prob: float = 0.5
@@ -57,7 +57,7 @@ class Recipe:
     unmasked_weight: float = 0.5
     source_layer: int = 4
     regression_weight: float = 1.0
-    decorrelation: float = 0.02
+    decorrelation: float = 0.01
     n_mfcc_units: int = 100
     n_source_units: int = 64
     layers: int = 6
@@ -76,6 +76,7 @@ def encoder_config(recipe: Recipe):
         num_attention_heads=recipe.heads, intermediate_size=4 * recipe.width,
         conv_dim=list(recipe.conv), conv_kernel=[10, 3, 3, 3, 3, 2, 2],
         conv_stride=[5, 2, 2, 2, 2, 2, 2], feat_extract_norm="layer", conv_bias=True,
+        do_stable_layer_norm=True,
         num_conv_pos_embeddings=64, num_conv_pos_embedding_groups=16, layerdrop=0.0,
         hidden_dropout=0.05, attention_dropout=0.05, activation_dropout=0.0,
         feat_proj_dropout=0.0, final_dropout=0.0, mask_time_prob=recipe.mask_prob,
