@@ -146,6 +146,13 @@ class Stage:
         """Table `name` of stage `number`: CSV under ``results/``, Parquet elsewhere."""
         return _read_table(self._checked(number, _table_file(name), encoder))
 
+    def gather(self, number: str, name: str):
+        """Table `name` of stage `number` for every encoder of the run, one below the other."""
+        import pandas as pd
+
+        return pd.concat([self.read_table(number, name, encoder) for encoder in self.encoders()],
+                         ignore_index=True)
+
     def read_arrays(self, number: str, name: str, encoder: str | None = None) -> dict[str, Any]:
         """Arrays `name` of stage `number` as a dict of numpy arrays."""
         return _read_arrays(self._checked(number, f"{name}.safetensors", encoder))

@@ -101,7 +101,7 @@ def test_a_damaged_input_is_refused_with_the_way_out(smoke):
     path = smoke / "smoke" / "clips.parquet"
     whole = path.read_bytes()
     step = keys.find_step("04", "smoke", encoder="demo")
-    marker = step.marker.read_text()
+    marker, record = step.marker.read_text(), step.record.read_text()
     try:
         path.write_bytes(whole[: len(whole) // 2])
         stage = store.open_stage("04", "smoke", encoder="demo")
@@ -110,6 +110,7 @@ def test_a_damaged_input_is_refused_with_the_way_out(smoke):
     finally:
         path.write_bytes(whole)
         step.marker.write_text(marker)
+        step.record.write_text(record)
 
 
 @pytest.mark.slow

@@ -1,0 +1,166 @@
+"""From result tables to the tables behind the figures, and the headline values of a run.
+
+Pure: tables in, tables out. Every mean over seeds is taken first; the spread over seeds stands
+beside the interval over singers and is never pooled with it.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+
+CELL = ["encoder", "layer", "representation", "sparsity"]
+PUBLISHED_NAMES = {
+    "accuracy": "probing_accuracy", "mse": "reconstruction_mse",
+    "r2_in_sample": "r2_top10_mean", "completeness": "completeness_top10_mean",
+}
+
+
+def cells(table: pd.DataFrame, *, metric: str, **conditions: object) -> pd.DataFrame:
+    """One row per encoder, layer, representation and sparsity: the mean over seeds.
+
+    Parameters
+    ----------
+    table
+        A tidy result table.
+    metric
+        Value of the column ``metric``.
+    conditions
+        Column and value, or a list of values, that the rows must have. Where the table has a
+        column ``technique``, only rows over all techniques count unless it is named here.
+
+    Returns
+    -------
+    DataFrame
+        The columns of `CELL`, then value, ci_low, ci_high, n (singers) where known, seed_sd and
+        n_seeds.
+
+    Raises
+    ------
+    ValueError
+        No row fulfils the conditions; names them and the metrics there are.
+    """
+    part = table[table["metric"] == metric]
+    if "technique" in table and "technique" not in conditions:
+        part = part[part["technique"].isna() | (part["technique"] == "")]
+    for column, wanted in conditions.items():
+        values = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
+        part = part[part[column].isin(values)]
+    if part.empty:
+        raise ValueError(f"no rows with metric {metric!r} and {conditions}: the metrics are "
+                         f"{', '.join(sorted(table['metric'].unique()))}")
+    means = {name: (name, "mean") for name in ("value", "ci_low", "ci_high", "n") if name in part}
+    grouped = part.groupby(CELL, dropna=False, sort=False)
+    rows = grouped.agg(**means, seed_sd=("value", "std"), n_seeds=("value", "size")).reset_index()
+    raw = rows["representation"] == "raw"
+    rows.loc[raw, "sparsity"] = np.nan
+    return rows
+
+
+def published(digitised: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Published values of one metric in the columns of our tables.
+
+    Parameters
+    ----------
+    digitised
+        data/reference/paper_figures_digitised.csv.
+    metric
+        One of `PUBLISHED_NAMES`.
+
+    Returns
+    -------
+    DataFrame
+        Columns encoder, layer, representation (raw or sae), sparsity, value, reading_error.
+
+    Raises
+    ------
+    ValueError
+        The paper has no such figure.
+    """
+    if metric not in PUBLISHED_NAMES:
+        raise ValueError(f"nothing was published for {metric!r}: there are "
+                         f"{', '.join(PUBLISHED_NAMES)}")
+    part = digitised[digitised["quantity"] == PUBLISHED_NAMES[metric]]
+    part = part.rename(columns={"sparsity_percent": "sparsity"})
+    columns = ["encoder", "layer", "representation", "sparsity", "value", "reading_error"]
+    return part[columns].reset_index(drop=True)
+
+
+def published_range(digitised: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean and range over the published encoders and layers, by sparsity.
+
+    Returns
+    -------
+    DataFrame
+        Columns representation ("published"), sparsity, value, ci_low (smallest), ci_high
+        (largest), n (layers).
+    """
+    part = published(digitised, metric)
+    part = part[part["representation"] == "sae"]
+    rows = part.groupby("sparsity", as_index=False)["value"].agg(
+        value="mean", ci_low="min", ci_high="max", n="size")
+    rows.insert(0, "representation", "published")
+    return rows
+
+
+def panels(rows: pd.DataFrame, labels: dict[tuple[str, int], str]) -> pd.DataFrame:
+    """Keep the encoders and layers named in `labels` and give each its panel's name, in order."""
+    parts = [rows[(rows["encoder"] == encoder) & (rows["layer"] == layer)].assign(panel=label)
+             for (encoder, layer), label in labels.items()]
+    return pd.concat(parts, ignore_index=True)
+
+
+def headline(entries: list[dict]) -> pd.DataFrame:
+    """The table of headline values, checked for names used twice and values that are missing.
+
+    Parameters
+    ----------
+    entries
+        Dicts with name, value, tolerance, and optionally text (how a document shows the value).
+
+    Raises
+    ------
+    ValueError
+        A name occurs twice, or a value or tolerance is not finite.
+
+    Examples
+    --------
+    >>> headline([{"name": "n_clips", "value": 986, "tolerance": 0, "text": "986"}]).text[0]
+    '986'
+    """
+    table = pd.DataFrame(entries, columns=["name", "value", "tolerance", "text"])
+    twice = table.loc[table["name"].duplicated(), "name"]
+    if len(twice):
+        raise ValueError(f"headline names occur twice: {', '.join(twice)}")
+    bad = table[~np.isfinite(table[["value", "tolerance"]].astype(float)).all(axis=1)]
+    if len(bad):
+        raise ValueError(f"headline values are not finite: {', '.join(bad['name'])}")
+    plain = table["value"].map(lambda value: f"{value:.2f}")
+    table["text"] = table["text"].fillna(plain)
+    return table
+
+
+def headline_rows(name: str, rows: pd.DataFrame, *, form: str = "{:.2f}",
+                  floor: float = 0.005) -> list[dict]:
+    """A headline entry per row of `cells`: tolerance two standard deviations over seeds.
+
+    The tolerance is for reruns on other machines: results on one machine are equal bit for bit.
+
+    Parameters
+    ----------
+    name
+        Pattern such as ``"sae{sparsity:g}_completeness"``, filled from the row.
+    rows
+        Rows of `cells`.
+    form
+        How a document shows the value.
+    floor
+        Smallest tolerance, for values without several seeds.
+    """
+    entries = []
+    for row in rows.to_dict("records"):
+        spread = row.get("seed_sd")
+        tolerance = max(floor, 2 * spread) if spread == spread and spread is not None else floor
+        entries.append({"name": name.format(**row), "value": row["value"],
+                        "tolerance": tolerance, "text": form.format(row["value"])})
+    return entries

@@ -1,0 +1,62 @@
+"""Tables behind the figures: seeds averaged first, baselines kept apart, nothing invented."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from saeutils import report
+from saeutils.profiles import ROOT
+
+DIGITISED = pd.read_csv(ROOT / "data" / "reference" / "paper_figures_digitised.csv")
+
+
+def rows(**columns):
+    base = {"encoder": "demo", "layer": 1, "representation": "sae", "sparsity": 75.0,
+            "metric": "accuracy", "split": "test", "ci_low": 0.1, "ci_high": 0.9, "n": 5}
+    return pd.DataFrame([base | dict(zip(columns, values, strict=True))
+                         for values in zip(*columns.values(), strict=True)])
+
+
+def test_seeds_are_averaged_and_their_spread_kept():
+    table = rows(seed=[0, 1, 2], value=[0.4, 0.5, 0.6])
+    one = report.cells(table, metric="accuracy", split="test")
+    assert len(one) == 1 and one["value"][0] == pytest.approx(0.5)
+    assert one["seed_sd"][0] == pytest.approx(0.1) and one["n_seeds"][0] == 3
+
+
+def test_per_technique_rows_do_not_enter_the_mean():
+    table = rows(technique=["", "belt"], value=[0.4, 1.0])
+    assert report.cells(table, metric="accuracy")["value"].tolist() == [0.4]
+
+
+def test_raw_states_have_no_sparsity():
+    table = rows(representation=["raw"], value=[0.4], sparsity=[0.0])
+    assert np.isnan(report.cells(table, metric="accuracy")["sparsity"][0])
+
+
+def test_missing_rows_are_named():
+    with pytest.raises(ValueError, match="'recall'.*accuracy"):
+        report.cells(rows(value=[0.4]), metric="recall")
+
+
+def test_published_values_are_those_of_the_reference_file():
+    table = report.published(DIGITISED, "completeness")
+    assert len(table) == 8 * 7 and set(table["encoder"]) == {"ast", "hubert", "wavlm", "mert"}
+    spread = report.published_range(DIGITISED, "completeness")
+    assert (spread["ci_low"] <= spread["value"]).all() and spread["n"].tolist() == [8] * 6
+    with pytest.raises(ValueError, match="'recall'"):
+        report.published(DIGITISED, "recall")
+
+
+def test_headline_refuses_twins_and_gaps():
+    entry = {"name": "a", "value": 1.0, "tolerance": 0.0}
+    with pytest.raises(ValueError, match="twice: a"):
+        report.headline([entry, entry])
+    with pytest.raises(ValueError, match="not finite: a"):
+        report.headline([entry | {"value": np.nan}])
+
+
+def test_headline_tolerance_follows_the_seeds():
+    table = report.cells(rows(seed=[0, 1], value=[0.4, 0.6]), metric="accuracy")
+    entry = report.headline_rows("sae{sparsity:g}", table)[0]
+    assert entry["name"] == "sae75" and entry["tolerance"] == pytest.approx(2 * 0.1414, abs=1e-3)
