@@ -8,6 +8,8 @@ exercise). Shape letters: N clips, F columns, C classes.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -79,24 +81,32 @@ def released_cell(
     return _score_splits(probe, codes_NF, clips, rows)
 
 
+def training_folds(
+    clips: pd.DataFrame, n_folds: int, seed: int
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Inner folds over the training clips: whole singers, sexes balanced.
+
+    Row numbers count within the training clips, in the order of the clip table.
+    """
+    train = clips.iloc[split_rows(clips)["train"]]
+    return grouped_folds(train["singer"].to_numpy(), train["sex"].to_numpy(), n_folds, seed)
+
+
 def tuned_cell(
-    codes_NF: np.ndarray, cell, clips: pd.DataFrame, inner_folds: int, fold_seed: int,
-    penalties: tuple[float, ...], whiten: bool | None = None,
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list, penalties: tuple[float, ...],
+    whiten: bool | None = None,
 ) -> pd.DataFrame:
     """The corrected probe of one cell, scored on every split (same columns as `released_cell`).
 
-    The penalty is chosen within the training singers. Raw states compete plain and whitened.
-    Rows with metric ``penalty`` and ``inner_balanced_accuracy`` say what was chosen.
+    The penalty is chosen on ``folds`` (`training_folds`). Raw states compete plain and whitened
+    unless ``whiten`` says otherwise. Rows with metric ``penalty``, ``whitened`` and
+    ``inner_balanced_accuracy`` say what was chosen.
     """
-    rows, labels = split_rows(clips), clips["technique"].to_numpy()
-    train = clips.iloc[rows["train"]]
-    folds = grouped_folds(train["singer"].to_numpy(), train["sex"].to_numpy(), inner_folds,
-                          fold_seed)
+    rows = split_rows(clips)
     whiten = cell.representation == "raw" if whiten is None else whiten
-    probe = tuned_probe(codes_NF[rows["train"]], labels[rows["train"]], folds, np.unique(labels),
-                        whiten, penalties)
+    probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, whiten)
     chosen = [
-        ("train", "", "", metric, float(value), np.nan, np.nan, len(train))
+        ("train", "", "", metric, float(value), np.nan, np.nan, len(rows["train"]))
         for metric, value in (
             ("penalty", probe.details["penalty"]),
             ("whitened", probe.details["basis"] == "whitened"),
@@ -105,6 +115,37 @@ def tuned_cell(
     ]
     table = _score_splits(probe, codes_NF, clips, rows)
     return pd.concat([table, pd.DataFrame(chosen, columns=table.columns)], ignore_index=True)
+
+
+def retention_cell(
+    raw, dictionaries: list, states_ND: np.ndarray, clips: pd.DataFrame, folds: list,
+    penalties: tuple[float, ...],
+) -> pd.DataFrame:
+    """The raw states' own tuned probe, applied unchanged to each SAE's reconstruction.
+
+    Parameters
+    ----------
+    raw
+        The `saeutils.representations.Representation` of the raw states.
+    dictionaries
+        Representations with a dictionary, of the same layer.
+    states_ND
+        States of that layer, all clips.
+
+    Returns
+    -------
+    DataFrame
+        As `tuned_cell`, labelled, with representation ``reconstruction``.
+    """
+    rows = split_rows(clips)
+    probe = _fit_tuned(states_ND, clips, rows, folds, penalties, whiten=True)
+    tables = []
+    for cell in dictionaries:
+        if cell.layer != raw.layer:
+            raise ValueError(f"dictionary of layer {cell.layer}, probe of layer {raw.layer}")
+        table = _score_splits(probe, cell.dictionary.forward(states_ND), clips, rows)
+        tables.append(replace(cell, representation="reconstruction").label(table))
+    return pd.concat(tables, ignore_index=True)
 
 
 def exercise_mask(clips: pd.DataFrame, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -133,6 +174,11 @@ def exercise_baseline(clips: pd.DataFrame) -> pd.DataFrame:
     common = clips.iloc[rows["train"]]["technique"].mode().iloc[0]
     guesses = clips["exercise"].map(most).fillna(common).to_numpy()
     return _score_guesses(guesses, clips, rows)
+
+
+def _fit_tuned(values_NF, clips, rows, folds, penalties, whiten: bool) -> Probe:
+    labels, train = clips["technique"].to_numpy(), rows["train"]
+    return tuned_probe(values_NF[train], labels[train], folds, np.unique(labels), whiten, penalties)
 
 
 def _score_splits(probe: Probe, codes_NF, clips, rows) -> pd.DataFrame:

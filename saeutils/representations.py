@@ -139,3 +139,17 @@ def _run_block(work, block, shared) -> list[pd.DataFrame]:
         cell.label(work(cell.encode(states_ND), cell, **shared).reset_index(drop=True))
         for cell, states_ND in block
     ]
+
+
+def tidy(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with its columns in the order of all result files, own columns last.
+
+    Examples
+    --------
+    >>> list(tidy(pd.DataFrame(columns=["value", "p", "metric", "layer"])))
+    ['layer', 'metric', 'value', 'p']
+    """
+    order = (*ID_COLUMNS, "split", "attribute", "technique", "factor", "singer", "contrast",
+             "metric", "value", "ci_low", "ci_high", "n")
+    known = [name for name in order if name in table]
+    return table[known + [name for name in table if name not in known]].reset_index(drop=True)
