@@ -21,6 +21,7 @@ ENCODERS = {
 OTHER = ("#6A3D9A", "X")
 REPRESENTATIONS = {
     "sae": ("#0072B2", "o", "-", "SAE"),
+    "sae_released": ("#56B4E9", "v", "-", "SAE, released recipe"),
     "random": ("#D55E00", "s", "--", "untrained dictionary"),
     "noise": ("#8C8C8C", "x", ":", "pure noise codes"),
     "raw": ("#000000", None, (0, (4, 2)), "raw states"),
@@ -51,6 +52,12 @@ def use_style() -> None:
         "lines.linewidth": 1.8, "lines.markersize": 6, "legend.frameon": False,
         "svg.hashsalt": "saeutils",
     })
+
+
+def face_note(source: str) -> str:
+    """What a figure says on its face about the singers: by the profile's ``data.source``."""
+    notes = {"synthetic": SYNTHETIC, "vocalset": "VocalSet", "folder": "own audio"}
+    return notes.get(source, source)
 
 
 def encoder_look(name: str) -> tuple[str, str]:
@@ -111,13 +118,13 @@ def over_layers(table: pd.DataFrame, *, metric: str, references: dict[str, float
         rows = rows.sort_values("layer")
         color, marker = encoder_look(name)
         depth = rows["layer"] / rows["layer"].max()
-        line(axis, depth, rows, color=color, marker=marker, label=_encoder_label(name))
+        line(axis, depth, rows, color=color, marker=marker, label=encoder_label(name))
     for name, rows in [] if published is None else published.groupby("encoder", sort=False):
         color, marker = encoder_look(name)
         depth = rows["layer"] / rows["layer"].max()
         axis.plot(depth, rows["value"], color=color, marker=marker, linestyle=":", linewidth=0.9,
                   markerfacecolor="white", markersize=5, alpha=0.85,
-                  label=f"{_encoder_label(name)}, published")
+                  label=f"{encoder_label(name)}, published")
     for name, value in (references or {}).items():
         baseline(axis, value, name, side="left")
     axis.set(xlabel="relative depth of the layer (0 = before the first block, 1 = last)",
@@ -303,7 +310,8 @@ def completeness_entropy(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figur
     return figure
 
 
-def _encoder_label(name: str) -> str:
+def encoder_label(name: str) -> str:
+    """Name of an encoder as figures show it."""
     labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST",
               "hubert": "HuBERT", "wavlm": "WavLM", "mert": "MERT"}
     return labels.get(name, name)

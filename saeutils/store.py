@@ -19,7 +19,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from saeutils import keys
-from saeutils.profiles import Profile, load_profile
+from saeutils.profiles import ROOT, Profile, load_profile
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
@@ -382,3 +382,19 @@ def _versions() -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     return {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()}
+
+
+def reference_table(name: str):
+    """A committed table of data/reference, by its name without the ending.
+
+    Raises
+    ------
+    ValueError
+        There is no such table; names those there are.
+    """
+    folder = ROOT / "data" / "reference"
+    path = folder / f"{name}.csv"
+    if not path.is_file():
+        have = ", ".join(sorted(p.stem for p in folder.glob("*.csv")))
+        raise ValueError(f"unknown reference table {name!r}: there are {have}")
+    return _read_table(path)
