@@ -226,11 +226,18 @@ def in_shards(
     args = list(args)
     shards = [rows[i:i + size] for i in range(0, len(rows), size)]
 
-    def one(shard: list[dict]) -> pd.DataFrame:
+    def one(shard: list[dict], call: Callable) -> pd.DataFrame:
         parts = {"rows": shard, "args": [str(a) for a in args]}
-        return cached(name, parts, lambda: pool.submit(function, shard, *args).result())
+        return cached(name, parts, lambda: call(function, shard, *args))
 
-    with (ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
-          ThreadPoolExecutor(workers) as threads):
-        done = list(tqdm(threads.map(one, shards), total=len(shards), desc=name))
+    def progress(results):
+        return list(tqdm(results, total=len(shards), desc=name))
+
+    if workers == 1:
+        done = progress(one(shard, lambda f, *a: f(*a)) for shard in shards)
+    else:
+        with (ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool,
+              ThreadPoolExecutor(workers) as threads):
+            done = progress(threads.map(
+                lambda shard: one(shard, lambda *work: pool.submit(*work).result()), shards))
     return pd.concat(done, ignore_index=True)

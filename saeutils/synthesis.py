@@ -27,7 +27,7 @@ from saeutils.synthesis_controls import (
 )
 from saeutils.synthesis_voice import NOTES_PER_PHRASE, PATTERNS, PAUSE_S, SAMPLE_RATE, render_stems
 
-SYNTHESIS_VERSION = "0.1"
+SYNTHESIS_VERSION = "1.0"  # frozen: a change of sound raises it
 DESIGN = {  # technique by exercise, as in VocalSet
     "scales": ("straight", "belt", "breathy", "lip_trill", "vibrato", "vocal_fry"),
     "arpeggios": ("straight", "belt", "breathy", "lip_trill", "vibrato", "vocal_fry"),
@@ -131,8 +131,9 @@ def plan_clips(
                     vowels = ["spoken"]
                 cells += [("vocalset", exercise, t, v) for t in techniques for v in vowels]
             for i in range(crossed_per_singer):
-                technique = TECHNIQUE_NAMES[(i + index) % len(TECHNIQUE_NAMES)]
-                exercise = EXERCISES[(i + index + index // 10 + i // 10) % 4]
+                number = (i + index) % len(TECHNIQUE_NAMES)
+                technique = TECHNIQUE_NAMES[number]
+                exercise = EXERCISES[(number + index // 2) % 4]
                 cells.append(("crossed", exercise, technique, VOWELS[(i + 3 * index) % 5]))
         else:
             usual = ("scales", "arpeggios")[index // 2 % 2]

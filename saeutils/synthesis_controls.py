@@ -44,7 +44,7 @@ CONTROLS = {
     "am_depth": Control("share of the amplitude", 0.0, 0.97),
     "am_rate_hz": Control("Hz", 3.0, 36.0),
     "am_tilt_db": Control("dB at 3 kHz in the closure", 0.0, 12.0),
-    "am_f0_dip_st": Control("semitones in the closure", 0.0, 1.5),
+    "am_f0_dip_st": Control("semitones in the closure", 0.0, 3.0),
     "tilt_db": Control("dB at 3 kHz", 0.0, 34.0),
     "open_phase": Control("share of the period", 0.3, 0.75),
     "double_pulsing": Control("share of the period", 0.0, 0.4),
@@ -73,50 +73,52 @@ FACTORS = tuple(CONTROLS)
 TECHNIQUES: dict[str, dict[str, tuple[float, float]]] = {
     "straight": {},
     "vibrato": {
-        "vibrato_extent_st": (0.8, 1.3), "vibrato_rate_hz": (5.0, 6.4), "am_depth": (0.05, 0.25),
-        "am_rate_hz": (5.0, 6.4), "tilt_db": (-3.0, -1.0), "level_db": (2.0, 6.0),
+        "vibrato_extent_st": (0.8, 1.4), "vibrato_rate_hz": (5.0, 6.4), "am_depth": (0.1, 0.35),
+        "am_rate_hz": (5.0, 6.4), "tilt_db": (-5.0, -2.0), "level_db": (2.0, 6.0),
+        "jitter_percent": (1.5, 4.0),
     },
     "trill": {
-        "vibrato_extent_st": (1.0, 1.7), "vibrato_rate_hz": (4.8, 6.6),
-        "vibrato_squareness": (0.4, 1.0), "am_depth": (0.15, 0.4), "am_rate_hz": (4.8, 6.6),
-        "level_db": (0.0, 4.0), "jitter_percent": (1.0, 2.0),
+        "vibrato_extent_st": (1.3, 2.1), "vibrato_rate_hz": (4.8, 6.6),
+        "vibrato_squareness": (0.3, 0.9), "am_depth": (0.3, 0.65), "am_rate_hz": (4.8, 6.6),
+        "level_db": (2.0, 6.0), "jitter_percent": (1.5, 4.0),
     },
     "trillo": {
-        "am_depth": (0.5, 0.9), "am_rate_hz": (3.5, 7.5), "am_f0_dip_st": (0.2, 0.9),
-        "tilt_db": (0.0, 3.0), "level_db": (-1.0, 2.0), "jitter_percent": (1.0, 3.0),
+        "am_depth": (0.7, 0.97), "am_rate_hz": (3.5, 7.5), "am_f0_dip_st": (1.0, 2.8),
+        "tilt_db": (0.0, 3.0), "level_db": (2.0, 7.0), "jitter_percent": (5.0, 15.0),
+        "breaks_per_s": (0.0, 0.3),
     },
     "lip_trill": {
         "am_depth": (0.75, 0.97), "am_rate_hz": (18.0, 33.0), "am_tilt_db": (3.0, 9.0),
-        "lip_closure": (0.7, 1.0), "jitter_percent": (15.0, 50.0), "shimmer_db": (3.0, 8.0),
-        "level_db": (-6.0, 0.0),
+        "lip_closure": (0.7, 1.0), "jitter_percent": (80.0, 300.0), "shimmer_db": (2.0, 6.0),
+        "level_db": (-4.0, 2.0), "breaks_per_s": (0.0, 0.4),
     },
     "breathy": {
-        "tilt_db": (5.0, 15.0), "aspiration_db": (10.0, 18.0), "bandwidth_scale": (1.2, 1.6),
-        "level_db": (-8.0, -2.0), "jitter_percent": (1.0, 2.0),
+        "tilt_db": (8.0, 19.0), "aspiration_db": (5.0, 13.0), "bandwidth_scale": (1.2, 1.6),
+        "level_db": (-8.0, -2.0), "jitter_percent": (1.0, 3.0),
     },
     "belt": {
-        "open_phase": (-0.16, -0.06), "tilt_db": (-10.0, -5.0), "f1_scale": (1.03, 1.18),
-        "cluster_db": (2.0, 7.0), "vibrato_extent_st": (0.0, 0.5), "jitter_percent": (1.2, 4.0),
-        "level_db": (1.0, 5.0),
+        "open_phase": (-0.18, -0.08), "tilt_db": (-12.0, -6.0), "f1_scale": (1.03, 1.18),
+        "cluster_db": (2.0, 8.0), "vibrato_extent_st": (0.2, 0.9), "jitter_percent": (2.0, 8.0),
+        "am_depth": (0.0, 0.15), "level_db": (2.0, 6.0),
     },
     "inhaled": {
-        "tilt_db": (2.0, 14.0), "aspiration_db": (12.0, 21.0), "jitter_percent": (8.0, 30.0),
-        "shimmer_db": (2.5, 7.0), "breaks_per_s": (0.3, 1.0), "range_scale": (0.4, 0.9),
-        "level_db": (-14.0, -5.0),
+        "tilt_db": (6.0, 18.0), "aspiration_db": (6.0, 16.0), "jitter_percent": (20.0, 70.0),
+        "shimmer_db": (3.0, 9.0), "breaks_per_s": (0.3, 1.1), "range_scale": (0.4, 0.9),
+        "level_db": (-13.0, -4.0),
     },
     "vocal_fry": {  # plus one of FRY_HABITS, by singer
-        "jitter_percent": (8.0, 40.0), "shimmer_db": (2.5, 9.0), "aspiration_db": (0.0, 10.0),
-        "tilt_db": (-2.0, 3.0), "level_db": (-14.0, -5.0),
+        "jitter_percent": (15.0, 70.0), "shimmer_db": (2.5, 9.0), "aspiration_db": (0.0, 8.0),
+        "tilt_db": (-2.0, 4.0), "level_db": (-15.0, -6.0), "breaks_per_s": (0.1, 0.6),
     },
     "spoken": {
-        "f0_drop_st": (6.0, 9.0), "range_scale": (0.25, 0.5), "articulation": (0.7, 1.1),
-        "jitter_percent": (4.0, 15.0), "shimmer_db": (2.0, 5.0), "tilt_db": (0.0, 6.0),
-        "aspiration_db": (5.0, 14.0), "level_db": (-15.0, -7.0),
+        "f0_drop_st": (8.0, 12.0), "range_scale": (0.3, 0.6), "articulation": (0.7, 1.1),
+        "jitter_percent": (8.0, 40.0), "shimmer_db": (2.0, 5.0), "tilt_db": (-6.0, 1.0),
+        "aspiration_db": (3.0, 12.0), "level_db": (-14.0, -6.0),
     },
 }
 FRY_HABITS = (  # probability, then the shifts of this habit
-    (0.55, {"double_pulsing": (0.04, 0.25)}),
-    (0.33, {"f0_drop_st": (7.0, 13.0), "double_pulsing": (0.0, 0.12)}),
+    (0.60, {"double_pulsing": (0.06, 0.25)}),
+    (0.28, {"f0_drop_st": (7.0, 13.0), "double_pulsing": (0.0, 0.15)}),
     (0.12, {"f0_drop_st": (22.0, 32.0)}),
 )
 # The controls that make a technique what it is; the crossed set draws all others independently.
@@ -138,8 +140,8 @@ HABIT_SD = {"tilt_db": 2.5, "level_db": 2.5, "jitter_percent": 0.4, "shimmer_db"
             "aspiration_db": 3.0, "cluster_db": 1.5}
 CLIP_SD = {"tilt_db": 0.8, "level_db": 0.8, "jitter_percent": 0.2, "shimmer_db": 0.15,
            "aspiration_db": 1.0, "vibrato_rate_hz": 0.2, "open_phase": 0.01}
-BORROW_CHANCE = 0.35  # share of clips that carry a trace of another technique
-BORROW_WEIGHT = 0.35  # its largest intensity
+BORROW_CHANCE = 0.8  # share of clips that carry a trace of another technique
+BORROW_WEIGHT = 0.5  # its largest intensity
 
 
 def generator(seed: int, *names: object) -> np.random.Generator:
@@ -187,8 +189,8 @@ def draw_singer(seed: int, name: str, sex: str) -> dict[str, float]:
         "am_rate_hz": draw(4.5, 7.0),
         "am_tilt_db": 0.0,
         "am_f0_dip_st": 0.0,
-        "tilt_db": draw(5.0, 13.0),
-        "open_phase": draw(0.54, 0.66),
+        "tilt_db": draw(4.0, 11.0),
+        "open_phase": draw(0.52, 0.64),
         "double_pulsing": 0.0,
         "jitter_percent": np.exp(draw(*np.log((0.03, 0.1) if woman else (0.06, 0.3)))),
         "shimmer_db": np.exp(draw(*np.log((0.06, 0.16)))),
@@ -199,7 +201,7 @@ def draw_singer(seed: int, name: str, sex: str) -> dict[str, float]:
         "f1_scale": draw(0.95, 1.05),
         "lip_closure": draw(0.0, 0.1),
         "bandwidth_scale": draw(0.8, 1.6),
-        "cluster_db": draw(0.0, 5.0) if woman else draw(3.0, 9.0),
+        "cluster_db": draw(1.0, 7.0) if woman else draw(3.0, 10.0),
         "level_db": draw(-1.5, 1.5),
         "gain_db": draw(-4.0, 4.0),
         "shelf_db": draw(-4.0, 4.0),

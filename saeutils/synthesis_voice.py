@@ -35,7 +35,7 @@ FORMANTS = {
 BANDWIDTHS = (70, 90, 130, 180, 230, 300)
 LIPS_HZ = (400, 1300)  # where F1 and F2 go while the lips flap
 VOICING_DB = 85.0
-LEVEL_DB = -20.0  # brings a straight tone to about the level of VocalSet's
+LEVEL_DB = -14.5  # brings a straight tone to about the level of VocalSet's
 ASPIRATION_DB = -102.0  # numpy's noise at the level of Praat's, at equal aspiration_db
 
 
@@ -49,6 +49,7 @@ class Contours:
     envelope: np.ndarray
     modulation: np.ndarray
     closure: np.ndarray
+    pulsing: np.ndarray
     notes: tuple[tuple[float, float, float], ...]
     targets: np.ndarray  # [note, formant] in Hz
 
@@ -109,21 +110,24 @@ def contours(row: dict, seed: int) -> Contours:
     n = int(np.ceil(duration * GRID_HZ)) + 1
     time = np.arange(n) / GRID_HZ
     drift_rng = generator(seed, key, "drift")
-    drift, slow_rate, slow_am, slow_extent = (_slow_noise(drift_rng, n) for _ in range(4))
+    drift, slow_rate, slow_am, slow_extent, slow_pulsing = (
+        _slow_noise(drift_rng, n) for _ in range(5))
 
     phrase_start, envelope = _envelope(notes, time, row["articulation"])
-    centre = np.mean([step for _, _, step in notes])
-    steps = _glide(notes, time) - centre
+    low = min(step for _, _, step in notes)  # a smaller range misses the top, not the bottom
+    steps = _glide(notes, time) - low
     vibrato = _vibrato(row, time, phrase_start, slow_rate, slow_extent)
     closure = _closure(row, time, slow_am)
-    f0_st = (row["tonic_st"] + centre + row["range_scale"] * steps - row["f0_drop_st"]
+    f0_st = (row["tonic_st"] + low + row["range_scale"] * steps - row["f0_drop_st"]
              + vibrato + 0.06 * drift - row["am_f0_dip_st"] * closure)
     f0_st -= row["articulation"] * 2.0 * (time - time.mean()) / max(time[-1], 1.0)
     f0_hz = REFERENCE_HZ * 2 ** (f0_st / 12)
     modulation = 1 - row["am_depth"] * closure
     modulation *= _breaks(row, time, generator(seed, key, "breaks"))
     targets = _targets(row, notes, generator(seed, key, "vowels"))
-    return Contours(duration, time, f0_hz, envelope, modulation, closure, notes, targets)
+    pulsing = np.clip(row["double_pulsing"] * (1 + 1.2 * slow_pulsing), 0, 0.5)
+    return Contours(
+        duration, time, f0_hz, envelope, modulation, closure, pulsing, notes, targets)
 
 
 def render_stems(row: dict, seed: int) -> Stems:
@@ -211,8 +215,8 @@ def _vibrato(row, time, phrase_start, slow_rate, slow_extent):
 def _closure(row, time, slow_am):
     """0 open to 1 closed, at the rate of the amplitude modulation."""
     rate = row["am_rate_hz"] * (1 + 0.05 * slow_am)
-    wave = 0.5 - 0.5 * np.cos(2 * np.pi * np.cumsum(rate) / GRID_HZ)
-    return wave**1.3
+    wave = np.cos(2 * np.pi * np.cumsum(rate) / GRID_HZ)
+    return 0.5 - 0.5 * np.tanh(1.5 * wave) / np.tanh(1.5)
 
 
 def _breaks(row, time, rng):
@@ -233,9 +237,9 @@ def _targets(row, notes, rng):
     speech = min(row["articulation"], 1.0)
     hz = vowel ** (1 - speech) * others**speech * row["formant_scale"]
     hz[:, 0] *= row["f1_scale"]
-    centre = np.mean([step for _, _, step in notes])
+    low = min(step for _, _, step in notes)
     for index, (_, _, step) in enumerate(notes):
-        f0_st = row["formant_tonic_st"] + centre + row["range_scale"] * (step - centre)
+        f0_st = row["formant_tonic_st"] + low + row["range_scale"] * (step - low)
         hz[index, 0] = max(hz[index, 0], 1.03 * REFERENCE_HZ * 2 ** (f0_st / 12))
         hz[index, 1] = max(hz[index, 1], hz[index, 0] + 150)
     closed = row["lip_closure"]
@@ -260,7 +264,8 @@ def _klatt(row, shape, jitter_rng, shimmer_rng):
         lines.append(f"Add voicing amplitude point: {at:.7f}, {db:.4f}")
     lines.append(f"Add open phase point: 0, {row['open_phase']:.5f}")
     if row["double_pulsing"] > 0.002:
-        lines.append(f"Add double pulsing point: 0, {row['double_pulsing']:.5f}")
+        lines += [f"Add double pulsing point: {at:.3f}, {share:.5f}"
+                  for at, share in zip(time[::50], shape.pulsing[::50], strict=True)]
     ticks = time[::4] if row["am_tilt_db"] > 0.2 else time[:1]
     tilts = row["tilt_db"] + row["am_tilt_db"] * shape.closure[:: 4][: len(ticks)]
     lines += [f"Add spectral tilt point: {at:.4f}, {db:.4f}"
