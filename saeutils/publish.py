@@ -121,11 +121,13 @@ def publish(steps: Sequence[keys.Step]) -> None:
             _publish_notebook(run_root / "notebooks" / f"{name}.ipynb", step.notebook)
     stage_keys = "".join(f"{step.label},{step.key}\n" for step in steps)
     (target / "stage_keys.csv").write_text("stage,key\n" + stage_keys, encoding="utf-8")
-    for document in (ROOT / "README.md", ROOT / "figures" / "README.md"):
-        if document.is_file():
-            text = render(document.read_text(encoding="utf-8"), target / "headline.csv")
-            with atomic(document) as part:
-                part.write_text(text, encoding="utf-8")
+    readme = ROOT / "README.md"
+    documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv"),
+                 ROOT / "figures" / "README.md": gallery(run_root / "results" / "gallery.csv",
+                                                         profile)}
+    for document, text in documents.items():
+        with atomic(document) as part:
+            part.write_text(text, encoding="utf-8")
     print(f"published {_shown(target)}, the notebooks' outputs and the README's numbers")
 
 
@@ -176,6 +178,30 @@ def render(text: str, headline: Path) -> str:
         return f"{match.group(1)}{shown[name]}{match.group(4)}"
 
     return MARKED.sub(fill, text)
+
+
+def gallery(table: Path, profile: str) -> str:
+    """The gallery page: every figure with its text and its data.
+
+    Parameters
+    ----------
+    table
+        CSV with columns figure and alt, as notebook 06 writes it.
+    profile
+        Folder below ``figures/``.
+    """
+    import pandas as pd
+
+    lines = [f"# Figures of the {profile} run", "",
+             "Rendered by `make publish` from the last published run. Hollow markers are published "
+             "values: VocalSet, four real encoders. All else was measured on synthetic singers "
+             "with the demo encoder. Each figure is drawn from the CSV file beside it.", ""]
+    for row in pd.read_csv(table).to_dict("records"):
+        name = row["figure"]
+        lines += [f"## {name.replace('_', ' ', 1).replace('_', ' ')}", "",
+                  f"![{row['alt']}]({profile}/{name}.png)", "",
+                  f"{row['alt']} Data: [{name}.csv]({profile}/{name}.csv)", ""]
+    return "\n".join(lines).rstrip() + "\n"
 
 
 def _publish_notebook(executed: Path, target: Path) -> None:

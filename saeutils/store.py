@@ -90,6 +90,7 @@ class Stage:
         self._seeds: dict[str, int] = {}
         self._outputs: dict[str, dict[str, Any]] = {}
         self._verified: set[Path] = set()
+        self._gallery: list[dict[str, str]] = []
         self._start = time.monotonic()
         self.root.mkdir(parents=True, exist_ok=True)
 
@@ -186,8 +187,11 @@ class Stage:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return self.keep(path)
 
-    def save_figure(self, name: str, figure, table) -> Path:
-        """Write ``figures/<name>.png`` and the tidy table it was drawn from beside it."""
+    def save_figure(self, name: str, figure, table, alt: str) -> Path:
+        """Write ``figures/<name>.png`` and the tidy table it was drawn from beside it.
+
+        `alt` says in one or two sentences what the figure shows, for those who cannot see it.
+        """
         if not len(table):
             raise StageError(f"figure {name!r} has no table behind it")
         for ending, write in (("csv", lambda part: _write_csv(table, part)),
@@ -198,7 +202,14 @@ class Stage:
             with atomic(path) as part:
                 write(part)
             self.keep(path)
+        self._gallery.append({"figure": name, "alt": " ".join(alt.split())})
         return path
+
+    def gallery(self):
+        """Table of the figures saved so far: figure, alt."""
+        import pandas as pd
+
+        return pd.DataFrame(self._gallery)
 
     def cached(self, name: str, parts: dict[str, Any], compute: Callable[[], Any]):
         """Result of `compute`, kept in a file that carries a key of `parts` and of the code.
