@@ -14,7 +14,7 @@ NAMED   := $(if $(RUN),--run-name $(RUN))
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce check test test-slow lab publish bench lint clean
+.PHONY: help reproduce check test test-slow lab publish lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -61,6 +61,10 @@ publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebo
 
 lint: $(READY) ## ruff
 	@$(PY) -m ruff check saeutils tests notebooks
+
+lock: ## maintainers: compile requirements.lock again (needs uv)
+	@uv pip compile --quiet --universal --generate-hashes --fork-strategy fewest --no-header \
+	  --python-version 3.11 --extra test pyproject.toml -o requirements.lock
 
 clean: ## remove what runs have made (keeps .venv and everything git tracks)
 	@git clean -fdXq data figures && rm -rf .snakemake

@@ -35,7 +35,7 @@ FLOORS = [
 
 @pytest.mark.parametrize("requirement", ASKED, ids=lambda r: r.name)
 def test_the_lock_holds_what_the_project_asks_for(requirement):
-    assert requirement.name in PINNED, "compile the lock again (CONTRIBUTING)"
+    assert requirement.name in PINNED, "compile the lock again: make lock"
     assert requirement.specifier.contains(PINNED[requirement.name])
 
 
