@@ -60,7 +60,7 @@ class Sae(Section):
     width_factor: Positive = Field(4, description="latents per encoder dimension")
     latents: Count = Field(0, description="width of a dictionary; 0 takes width_factor")
     epochs: Positive = Field(100, description="epochs of the released recipe")
-    corrected_epochs: Positive = Field(60, description="epochs of the corrected recipe, at most")
+    corrected_epochs: Positive = Field(40, description="epochs of the corrected recipe, at most")
     batch_size: Positive = Field(16, description="rows per step")
     sparsities: tuple[Sparsity, ...] = (75, 80, 85, 90, 95, 99)
     n_seeds: Positive = 3

@@ -18,7 +18,6 @@ import numpy as np
 
 BETA1, BETA2, EPSILON = np.float32(0.9), np.float32(0.999), np.float32(1e-8)
 IDLE_STEPS = 200
-REST = np.float32(BETA2**IDLE_STEPS)
 # sums may be reordered; a zero divisor needs no check (the check would stop vectorisation)
 _OPTIONS = {"cache": True, "error_model": "numpy",
             "fastmath": {"reassoc", "contract", "arcp", "nsz"}}
@@ -72,14 +71,15 @@ def select_largest(values_F, allowed_F, k, kept, at):
 
 @numba.njit(**_OPTIONS)
 def train_epoch(
-    acts_ND, order_N, batch, k, rate, step,
+    acts_ND, order_N, plus_N, minus_N, jitter, batch, k, rate, step,
     enc_FD, bias_F, dec_FD, centre_D,
     m_enc_FD, v_enc_FD, m_bias_F, v_bias_F, m_dec_FD, v_dec_FD,
     idle_F, fired_F, dead_F, k_dead, aux_weight, unit_norm,
 ):
     """One pass over the rows in the given order; changes weights and moments in place.
 
-    `rate` is Adam's step size, `step` the number of steps already taken, `dead_F` the latents that
+    Row `order_N[n]` is moved by `jitter` times (row ``plus_N[n]`` - row ``minus_N[n]``). `rate` is
+    Adam's step size, `step` the number of steps already taken, `dead_F` the latents that
     the auxiliary loss may wake (`k_dead` per row, 0 switches it off). `fired_F` counts how often
     each latent was kept. Returns the steps taken so far and the mean squared error of the pass.
     """
@@ -103,6 +103,10 @@ def train_epoch(
             row = order_N[first + b]
             for d in range(width):
                 rows_BD[b, d] = acts_ND[row, d] - centre_D[d]
+            if jitter > 0:
+                plus, minus = plus_N[first + b], minus_N[first + b]
+                for d in range(width):
+                    rows_BD[b, d] += jitter * (acts_ND[plus, d] - acts_ND[minus, d])
         np.dot(rows_BD[:size], enc_FD.T, pre_BF[:size])
         head_F[:] = -1
         entries = 0
@@ -253,6 +257,40 @@ def squared_errors(acts_ND, k, enc_FD, bias_F, dec_FD, centre_D):
     return errors_N
 
 
+@numba.njit(**_OPTIONS)
+def smallest_margins(acts_ND, k, enc_FD, bias_F, centre_D):
+    """By how much each latent misses being kept, at best, over all rows; <= 0 if it is kept, [F].
+
+    For each row, the value that the k-th largest code has (0 if fewer are positive) minus the
+    pre-activation of the latent; the minimum over rows.
+    """
+    n_rows, width = acts_ND.shape
+    latents = enc_FD.shape[0]
+    margins_F = np.full(latents, np.float32(np.inf))
+    rows_BD = np.empty((16, width), np.float32)
+    pre_BF = np.empty((16, latents), np.float32)
+    kept = np.empty(k, np.int64)
+    everyone_F = np.ones(latents, np.bool_)
+    for first in range(0, n_rows, 16):
+        size = min(16, n_rows - first)
+        for b in range(size):
+            for d in range(width):
+                rows_BD[b, d] = acts_ND[first + b, d] - centre_D[d]
+        np.dot(rows_BD[:size], enc_FD.T, pre_BF[:size])
+        for b in range(size):
+            for f in range(latents):
+                pre_BF[b, f] += bias_F[f]
+            n_kept = select_largest(pre_BF[b], everyone_F, k, kept, 0)
+            lowest = _ZERO
+            if n_kept == k:
+                lowest = pre_BF[b, kept[0]]
+                for e in range(n_kept):
+                    lowest = min(lowest, pre_BF[b, kept[e]])
+            for f in range(latents):
+                margins_F[f] = min(margins_F[f], lowest - pre_BF[b, f])
+    return margins_F
+
+
 class SparseSteps:
     """Weights, moments and counters of one SAE under training, moved by the kernels above.
 
@@ -270,14 +308,25 @@ class SparseSteps:
         self.idle_F = np.full(len(bias_F), IDLE_STEPS, np.int64)
         self.steps = 0
 
-    def epoch(self, acts_ND, order_N, rate, dead_F):
+    def epoch(self, acts_ND, order_N, rate, dead_F, jitter=0.0, plus_N=None, minus_N=None):
         """One pass; returns how often each latent fired and the mean squared error."""
         fired_F = np.zeros(len(self.idle_F), np.int64)
         k_dead = min(self.k_dead, int(dead_F.sum()))
+        pairs = (order_N, order_N) if plus_N is None else (plus_N, minus_N)
         self.steps, error = train_epoch(
-            acts_ND, order_N, self.batch, self.k, rate, self.steps, *self.weights, *self.moments,
-            self.idle_F, fired_F, dead_F, k_dead, self.aux_weight, self.unit_norm)
+            acts_ND, order_N, *pairs, np.float32(jitter), self.batch, self.k, rate, self.steps,
+            *self.weights, *self.moments, self.idle_F, fired_F, dead_F, k_dead, self.aux_weight,
+            self.unit_norm)
         return fired_F, error
+
+    def margins(self, acts_ND):
+        """By how much each latent misses being kept on its best row; <= 0 if it is kept, [F]."""
+        enc_FD, bias_F, _, centre_D = self.weights
+        return smallest_margins(acts_ND, self.k, enc_FD, bias_F, centre_D)
+
+    def lift(self, amounts_F):
+        """Add to the encoder's bias."""
+        self.weights[1] += amounts_F.astype(np.float32)
 
     def errors(self, acts_ND):
         """Squared error of each row, [N]."""

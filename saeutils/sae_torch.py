@@ -35,18 +35,19 @@ class DenseSteps:
         self._kept: dict[int, torch.Tensor] = {}
 
     @torch.no_grad()
-    def epoch(self, acts_ND, order_N, rate, dead_F):
+    def epoch(self, acts_ND, order_N, rate, dead_F, jitter=0.0, plus_N=None, minus_N=None):
         """One pass; returns how often each latent fired and the mean squared error."""
         acts_ND = self._on_device(acts_ND)
-        order_N = torch.as_tensor(order_N, device=self.device)
+        moved_ND = acts_ND[order_N]
+        if jitter:
+            moved_ND = moved_ND + jitter * (acts_ND[plus_N] - acts_ND[minus_N])
         dead_F = torch.as_tensor(dead_F, device=self.device)
         k_dead = min(self.k_dead, int(dead_F.sum()))
         self.adam.param_groups[0]["lr"] = rate
         fired_F = torch.zeros(len(dead_F), dtype=torch.int64, device=self.device)
         total = torch.zeros((), dtype=torch.float64, device=self.device)
-        for rows in order_N.split(self.batch):
-            rows_BD = acts_ND[rows] - self.centre_D
-            codes_BF, error_BD = self._step(rows_BD, dead_F, k_dead)
+        for rows_BD in moved_ND.split(self.batch):
+            codes_BF, error_BD = self._step(rows_BD - self.centre_D, dead_F, k_dead)
             fired_F += (codes_BF > 0).sum(0)
             total += (error_BD * error_BD).sum()
         return fired_F.cpu().numpy(), float(total) / acts_ND.numel()
@@ -73,6 +74,22 @@ class DenseSteps:
         if self.unit_norm:
             W_dec_FD /= W_dec_FD.norm(dim=1, keepdim=True)
         return codes_BF, error_BD
+
+    @torch.no_grad()
+    def margins(self, acts_ND):
+        """By how much each latent misses being kept on its best row; <= 0 if it is kept, [F]."""
+        W_enc_DF, b_enc_F, _ = self.weights
+        margins_F = torch.full_like(b_enc_F, torch.inf)
+        for rows_BD in self._on_device(acts_ND).split(1024):
+            pre_BF = torch.addmm(b_enc_F, rows_BD - self.centre_D, W_enc_DF)
+            lowest_B1 = pre_BF.topk(self.k, dim=1).values[:, -1:].relu()
+            margins_F = torch.minimum(margins_F, (lowest_B1 - pre_BF).amin(0))
+        return margins_F.cpu().numpy()
+
+    @torch.no_grad()
+    def lift(self, amounts_F):
+        """Add to the encoder's bias."""
+        self.weights[1] += torch.as_tensor(amounts_F, dtype=torch.float32, device=self.device)
 
     @torch.no_grad()
     def errors(self, acts_ND):

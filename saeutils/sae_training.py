@@ -16,7 +16,7 @@ from saeutils.sae import (
     check_k,
     check_rows,
     linear_start,
-    tied_start,
+    shaped_start,
 )
 
 
@@ -29,8 +29,8 @@ class Recipe:
     epochs, batch, rate
         Passes over the rows at most, rows per step, Adam's step size.
     start
-        "linear": as two fresh torch Linear layers; "tied": unit-norm directions, encoder = their
-        transpose.
+        "linear": as two fresh torch Linear layers; "shaped": `saeutils.sae.shaped_start`, unit
+        directions in the data's shape, encoder = their transpose times a fitted gain.
     centre
         Decoder bias: "none", "mean" or "geometric_median" of the training rows. It is subtracted
         from the input and added to the output; with it the rows are also scaled to unit variance,
@@ -39,9 +39,20 @@ class Recipe:
         Keep decoder directions at norm one, with gradients tangent to the sphere.
     decay
         Share of the epochs, at the end, over which the step size falls linearly to zero.
-    dead_after, aux_k, aux_weight
-        A latent that has not fired for `dead_after` epochs may be woken by the auxiliary loss:
-        `aux_k` of the dead ones per row rebuild the residual. 0 switches it off.
+    jitter
+        Each row is trained on as row + s (row' - row'') with two others drawn anew in each epoch,
+        s = jitter * sqrt(1/2) * min(1, latents / rows). With about as many latents as rows a
+        dictionary learns the rows by heart; this gives it new ones of the same covariance. It
+        fades as rows become plenty.
+    dead_after
+        A latent that no training row uses after so many epochs in a row is dead; 0 leaves the
+        dead alone.
+    wake
+        Dead latents are woken: their bias is raised until each is kept on the one row where it
+        misses TopK least (the "conscience" of DeSieno 1988 in its smallest dose).
+    aux_k, aux_weight
+        The auxiliary loss of Gao et al. 2024 instead of or beside it: `aux_k` dead latents per
+        row rebuild the residual. 0 switches it off.
     pick
         Which epoch is kept: lowest loss on all validation rows ("validation"), or on the last
         validation batch alone, as the release does ("last_batch", audit A12).
@@ -57,7 +68,9 @@ class Recipe:
     centre: str = "none"
     unit_norm: bool = False
     decay: float = 0.0
+    jitter: float = 0.0
     dead_after: int = 0
+    wake: bool = False
     aux_k: int = 0
     aux_weight: float = 0.0
     pick: str = "validation"
@@ -66,8 +79,8 @@ class Recipe:
 
 RELEASED = Recipe("released", pick="last_batch")
 CORRECTED = Recipe(
-    "corrected", epochs=60, start="tied", centre="mean", unit_norm=True, decay=0.5, dead_after=2,
-    aux_k=32, aux_weight=1 / 32, patience=0,
+    "corrected", epochs=40, start="shaped", centre="mean", unit_norm=True, decay=0.5,
+    jitter=0.6, dead_after=1, wake=True, patience=10,
 )
 RECIPES = {recipe.name: recipe for recipe in (RELEASED, CORRECTED)}
 
@@ -115,11 +128,7 @@ def train_sae(
     centre_D, scale = centre_and_scale(train_ND, recipe.centre)
     rows_ND, held_ND = ((np.ascontiguousarray((acts - centre_D) / scale, dtype=np.float32))
                         for acts in (train_ND, validation_ND))
-    if recipe.start == "tied":
-        start = tied_start(train_ND.shape[1], latents, seed, np.zeros_like(centre_D))
-    else:
-        start = linear_start(train_ND.shape[1], latents, seed)
-    steps = _make_steps(start, k, recipe, backend, device)
+    steps = _make_steps(_start(rows_ND, latents, k, seed, recipe), k, recipe, backend, device)
     best, history = _loop(steps, rows_ND, held_ND, latents, seed, recipe)
     # ReLU and TopK do not change when all pre-activations are scaled: the codes take the units
     best["b_enc_F"] = (best["b_enc_F"] * scale).astype(np.float32)
@@ -130,6 +139,14 @@ def train_sae(
             "unused_fraction": picked["dead_fraction"], "backend": backend}
     sae = SparseAutoencoder(**best, k=k, centred=recipe.centre != "none", info=info)
     return sae, history
+
+
+def _start(rows_ND, latents: int, k: int, seed: int, recipe: Recipe):
+    if recipe.start == "shaped":
+        return shaped_start(rows_ND, latents, k, seed)
+    if recipe.start == "linear":
+        return linear_start(rows_ND.shape[1], latents, seed)
+    raise ValueError(f"unknown start {recipe.start!r}: linear or shaped")
 
 
 def _make_steps(start, k: int, recipe: Recipe, backend: str, device: str):
@@ -151,12 +168,18 @@ def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
     silent_F = np.zeros(latents, np.int64)
     variation = float(np.sum((held_ND - held_ND.mean(axis=0, dtype=np.float64)) ** 2))
     last_batch = len(held_ND) - 1 - (len(held_ND) - 1) % recipe.batch
+    jitter = recipe.jitter * np.sqrt(0.5) * min(1.0, latents / len(rows_ND))
     best, lowest, history = steps.snapshot(), np.inf, []
     for epoch in range(recipe.epochs):
         rate = recipe.rate * _decay(epoch, recipe)
         dead_F = (silent_F >= recipe.dead_after) & (recipe.dead_after > 0)
-        fired_F, error = steps.epoch(rows_ND, rng.permutation(len(rows_ND)), rate, dead_F)
-        silent_F = np.where(fired_F > 0, 0, silent_F + 1)
+        orders = [rng.permutation(len(rows_ND)) for _ in range(3 if jitter else 1)]
+        fired_F, error = steps.epoch(rows_ND, orders[0], rate, dead_F, jitter, *orders[1:])
+        if recipe.dead_after:
+            margins_F = steps.margins(rows_ND)
+            silent_F = np.where(margins_F <= 0, 0, silent_F + 1)
+            if recipe.wake:  # a little more than the margin, so that rounding cannot undo it
+                steps.lift(np.where(silent_F >= recipe.dead_after, 1.01 * margins_F, 0))
         errors_N = steps.errors(held_ND)
         score = float(errors_N[last_batch:].mean() if recipe.pick == "last_batch"
                       else errors_N.mean())
