@@ -1,7 +1,7 @@
 """Sparse autoencoders as plain arrays: encode, decode, and folders that SAELens can read.
 
-Shape letters: N rows (clips or frames), D width of the encoder's states, F latents. Everything
-here is numpy; how the weights are found is the business of `saeutils.sae_training`.
+Shape letters: N rows (clips or frames), D width of the encoder's states, F latents. How
+weights are found is the business of `saeutils.sae_training`.
 """
 
 from __future__ import annotations
@@ -56,8 +56,8 @@ class SparseAutoencoder:
 
     def __post_init__(self) -> None:
         if self.architecture not in ARCHITECTURES:
-            raise ValueError(f"unknown architecture {self.architecture!r}: "
-                             f"it is one of {', '.join(ARCHITECTURES)}")
+            raise ValueError(f"unknown architecture {self.architecture!r}: it is one of "
+                             + ", ".join(ARCHITECTURES))
         width, latents = self.W_enc_DF.shape
         shapes = (self.b_enc_F.shape, self.W_dec_FD.shape, self.b_dec_D.shape)
         if shapes != ((latents,), (latents, width), (width,)):
@@ -135,7 +135,7 @@ def k_of_sparsity(sparsity: float, latents: int, protocol: str = "corrected") ->
     (99, 100)
     """
     if not 0 <= sparsity < 100:
-        raise ValueError(f"sparsity {sparsity} %: it must be at least 0 and below 100")
+        raise ValueError(f"sparsity {sparsity} %: at least 0 and below 100")
     if protocol not in ("released", "corrected"):
         raise ValueError(f"unknown protocol {protocol!r}: released or corrected")
     share = (1 - sparsity / 100) * latents
@@ -145,8 +145,7 @@ def k_of_sparsity(sparsity: float, latents: int, protocol: str = "corrected") ->
 def check_k(k: int | None, latents: int) -> int:
     """k itself, or ValueError if TopK cannot keep k of this many latents."""
     if k is None or not 1 <= k <= latents:
-        raise ValueError(f"k = {k}: TopK of {latents} latents keeps 1 to {latents}; "
-                         "choose another sparsity or width")
+        raise ValueError(f"k = {k}: TopK keeps 1 to {latents}; choose another sparsity or width")
     return int(k)
 
 
@@ -198,7 +197,7 @@ def linear_start(width: int, latents: int, seed: int) -> dict[str, np.ndarray]:
 def shaped_start(rows_ND: np.ndarray, latents: int, k: int, seed: int) -> dict[str, np.ndarray]:
     """Random unit directions for centred rows, the encoder their transpose times one gain.
 
-    Two things make a start of this kind work (both measured in notebook 03):
+    Two things make it work (measured in notebook 03):
 
     - *shape*: directions are drawn with the square root of the rows' covariance, half way between
       all directions alike and the rows' own shape. Alike, most of them point where the data never
