@@ -362,3 +362,26 @@ def sorted_curves(series: dict, *, x: str, y: str, note: str = "") -> Figure:
     axis.set(xlabel=x, ylabel=y, ylim=(0, 1.05))
     _legend_below(figure, axis, columns=3)
     return figure
+
+
+def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: float = 5000.0,
+                 columns: int = 2, note: str = SYNTHETIC) -> Figure:
+    """Level over time and frequency, one panel per clip, all on one scale of 70 dB."""
+    from scipy.signal import spectrogram
+
+    rows = -(-len(waves) // columns)
+    figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.1 * rows + 0.7,
+                              note=note, sharey=True)
+    for axis, (name, wave) in zip(axes.flat, waves.items(), strict=False):
+        hz, seconds, power = spectrogram(np.asarray(wave, float), sample_rate, nperseg=1024,
+                                         noverlap=768)
+        level = 10 * np.log10(power[hz <= top_hz] + 1e-16)
+        axis.pcolormesh(seconds, hz[hz <= top_hz] / 1000, level - level.max(), vmin=-70, vmax=0,
+                        cmap="magma", rasterized=True, shading="auto")
+        axis.grid(False)
+        axis.set_title(name.replace("_", " "), loc="left")
+    for axis in axes.flat[len(waves):]:
+        axis.set_visible(False)
+    figure.supxlabel("time (s)", fontsize=11)
+    figure.supylabel("frequency (kHz)", fontsize=11)
+    return figure
