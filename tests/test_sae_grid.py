@@ -1,0 +1,144 @@
+"""The grid: resume, order, workers, refusals, the table."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from saeutils import sae_grid
+from saeutils.sae import load_sae
+from saeutils.sae_grid import grid_table, make_cells, train_grid
+from saeutils.sae_training import CORRECTED, RELEASED
+
+RECIPES = {"released": replace(RELEASED, epochs=2), "corrected": replace(CORRECTED, epochs=2)}
+LATENTS = 16
+
+
+def grid():
+    rng = np.random.default_rng(0)
+    rows = {(protocol, layer): {name: rng.standard_normal((n, 6)).astype(np.float32)
+                                for name, n in (("train", 40), ("validation", 20), ("test", 30))}
+            for protocol in RECIPES for layer in (0, 3)}
+    cells = make_cells([0, 3], [75, 90], [0, 1], LATENTS, lambda layer, seed: 10 * layer + seed)
+    return cells, rows
+
+
+def train(cells, rows, folder, **options):
+    options = {"recipes": RECIPES, "progress": False} | options
+    return train_grid(cells, rows, LATENTS, folder, **options)
+
+
+def content(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes()
+            for path in folder.rglob("*") if path.is_file()}
+
+
+def test_cells_by_hand():
+    cells, _ = grid()
+    assert len(cells) == 16
+    assert cells[0].folder == "released/layer_00/sparsity_75/seed_0"
+    assert [cell.k for cell in cells[:4]] == [4, 4, 1, 1]  # int(1.6) as released
+    assert [cell.k for cell in cells[8:12]] == [4, 4, 2, 2]  # round(1.6)
+    shared = {(cell.layer, cell.seed): set() for cell in cells}
+    for cell in cells:
+        shared[cell.layer, cell.seed].add(cell.random_seed)
+    assert all(len(seeds) == 1 for seeds in shared.values())
+    between = make_cells([1], [97.5], [0], 768, lambda *_: 0)
+    assert between[0].folder == "released/layer_01/sparsity_97.5/seed_0"
+
+
+def test_a_grid_does_not_depend_on_order_or_company(tmp_path):
+    cells, rows = grid()
+    assert train(cells, rows, tmp_path / "a") == {"trained": 16, "finished": 0}
+    for cell in reversed(cells[3:6]):
+        train([cell], rows, tmp_path / "b")
+    alone = content(tmp_path / "b")
+    together = content(tmp_path / "a")
+    assert len(alone) == 6 and all(together[name] == data for name, data in alone.items())
+
+
+def test_two_workers_write_the_same_bytes(tmp_path):
+    cells, rows = grid()
+    cells = cells[:2] + cells[-2:]
+    train(cells, rows, tmp_path / "one", workers=1)
+    train(cells, rows, tmp_path / "two", workers=2)
+    assert content(tmp_path / "one") == content(tmp_path / "two")
+
+
+def test_a_killed_grid_goes_on_where_it_stopped(tmp_path, monkeypatch):
+    cells, rows = grid()
+    trained = []
+    original = sae_grid.train_sae
+
+    def dies_at_the_fourth(*args, **kwargs):
+        if len(trained) == 3:
+            raise KeyboardInterrupt
+        trained.append(1)
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(sae_grid, "train_sae", dies_at_the_fourth)
+    with pytest.raises(KeyboardInterrupt):
+        train(cells, rows, tmp_path / "a")
+    monkeypatch.setattr(sae_grid, "train_sae", original)
+    assert train(cells, rows, tmp_path / "a") == {"trained": 13, "finished": 3}
+    assert train(cells, rows, tmp_path / "a") == {"trained": 0, "finished": 16}
+    train(cells, rows, tmp_path / "whole")
+    assert content(tmp_path / "a") == content(tmp_path / "whole")
+
+
+@pytest.mark.parametrize("change", ["data", "recipe", "code"])
+def test_an_sae_of_another_grid_is_refused_or_replaced(tmp_path, change, monkeypatch):
+    cells, rows = grid()
+    cells = cells[:2]
+    train(cells, rows, tmp_path)
+    options = {}
+    if change == "data":
+        rows["released", 0]["train"][0, 0] += 1
+    elif change == "recipe":
+        options["recipes"] = RECIPES | {"released": replace(RELEASED, epochs=3)}
+    else:
+        options["version"] = "other code"
+    before = content(tmp_path)
+    with pytest.raises(ValueError, match="seed_0 holds an SAE of another grid"):
+        train(cells, rows, tmp_path, **options)
+    assert content(tmp_path) == before
+    outcome = train(cells, rows, tmp_path, on_other="replace", **options)
+    assert outcome == {"trained": 2, "finished": 0}
+    assert content(tmp_path) != before
+
+
+def test_bad_grids_are_refused_before_training(tmp_path, monkeypatch):
+    monkeypatch.setattr(sae_grid, "train_sae", lambda *_: pytest.fail("training began"))
+    cells, rows = grid()
+    with pytest.raises(ValueError, match="no rows for protocol 'corrected', layer 3"):
+        train(cells, {key: value for key, value in rows.items() if key != ("corrected", 3)},
+              tmp_path)
+    with pytest.raises(ValueError, match="has no validation rows"):
+        train(cells, {key: {"train": value["train"]} for key, value in rows.items()}, tmp_path)
+    rows["corrected", 3]["test"][2, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN or infinite"):
+        train(cells, rows, tmp_path)
+    with pytest.raises(ValueError, match="on_other = 'ask'"):
+        train(cells[:1], rows, tmp_path, on_other="ask")
+
+
+def test_table_is_tidy_and_agrees_with_the_saved_saes(tmp_path):
+    cells, rows = grid()
+    train(cells, rows, tmp_path)
+    table = grid_table(cells, tmp_path, "demo")
+    assert list(table) == ["encoder", "layer", "representation", "variant", "sparsity", "k",
+                           "seed", "protocol", "split", "metric", "value"]
+    keys = [name for name in table if name != "value"]
+    assert not table.duplicated(keys).any() and table["value"].notna().all()
+    assert set(table["representation"]) == {"sae", "random"}
+    cell = cells[5]
+    sae = load_sae(tmp_path / cell.folder)
+    codes = sae.encode(rows[cell.protocol, cell.layer]["test"])
+    row = table.query("layer == @cell.layer and sparsity == @cell.sparsity and "
+                      "seed == @cell.seed and protocol == @cell.protocol and split == 'test' and "
+                      "representation == 'sae' and metric == 'l0'")
+    assert row["value"].item() == np.count_nonzero(codes) / len(codes)
+    assert sae.info["seed"] == cell.random_seed and sae.info["seed_number"] == cell.seed
+    history = json.loads((tmp_path / cell.folder / "cfg.json").read_text())["metadata"]["history"]
+    assert len(history) == 2 and history[0]["epoch"] == 1
