@@ -310,6 +310,11 @@ def completeness_entropy(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figur
     return figure
 
 
+def representation_label(name: str) -> str:
+    """Name of a representation as figures show it."""
+    return REPRESENTATIONS.get(name, (GREY, "o", "-", name))[3]
+
+
 def encoder_label(name: str) -> str:
     """Name of an encoder as figures show it."""
     labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST",

@@ -27,7 +27,7 @@ def cells(table: pd.DataFrame, *, metric: str, **conditions: object) -> pd.DataF
         Value of the column ``metric``.
     conditions
         Column and value, or a list of values, that the rows must have. Where the table has a
-        column ``technique``, only rows over all techniques count unless it is named here.
+        column ``technique`` or ``group``, only rows over all of them count unless it is named.
 
     Returns
     -------
@@ -41,8 +41,9 @@ def cells(table: pd.DataFrame, *, metric: str, **conditions: object) -> pd.DataF
         No row fulfils the conditions; names them and the metrics there are.
     """
     part = table[table["metric"] == metric]
-    if "technique" in table and "technique" not in conditions:
-        part = part[part["technique"].isna() | (part["technique"] == "")]
+    for column in ("technique", "group"):
+        if column in table and column not in conditions:
+            part = part[part[column].isna() | (part[column] == "")]
     for column, wanted in conditions.items():
         values = wanted if isinstance(wanted, (list, tuple, set)) else [wanted]
         part = part[part[column].isin(values)]
@@ -101,6 +102,38 @@ def published_range(digitised: pd.DataFrame, metric: str) -> pd.DataFrame:
         value="mean", ci_low="min", ci_high="max", n="size")
     rows.insert(0, "representation", "published")
     return rows
+
+
+def null_series(summary: pd.DataFrame, digitised: pd.DataFrame, layers: dict[str, list[int]]
+                ) -> pd.DataFrame:
+    """Completeness as published, of SAEs, untrained dictionaries and noise: the null figure's rows.
+
+    Parameters
+    ----------
+    summary
+        results/disentanglement.csv.
+    digitised
+        data/reference/paper_figures_digitised.csv.
+    layers
+        Layers of each encoder that are shown.
+
+    Returns
+    -------
+    DataFrame
+        Columns representation, series, sparsity, value; rows without sparsity are raw levels.
+    """
+    ours = cells(summary, metric="completeness_top_mean", protocol="released",
+                 representation=["raw", "sae", "random", "noise"])
+    shown = [layer in (*layers.get(encoder, ()), -1)
+             for encoder, layer in zip(ours["encoder"], ours["layer"], strict=True)]
+    ours = ours[shown & ours["encoder"].isin(layers)]
+    theirs = published(digitised, "completeness")
+    theirs = theirs[theirs["representation"] == "sae"].assign(representation="published")
+    rows = pd.concat([theirs, ours], ignore_index=True)
+    parts = rows["representation"], rows["encoder"], rows["layer"].astype(str)
+    rows["series"] = [" ".join(names) for names in zip(*parts, strict=True)]
+    dense_noise = (rows["representation"] == "noise") & rows["sparsity"].isna()
+    return rows.loc[~dense_noise, ["representation", "series", "sparsity", "value"]]
 
 
 def panels(rows: pd.DataFrame, labels: dict[tuple[str, int], str]) -> pd.DataFrame:
