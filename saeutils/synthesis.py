@@ -1,4 +1,4 @@
-"""Synthetic singers in VocalSet's design, and counterfactual sets in which one factor moves.
+"""Synthetic singers in VocalSet's design: who sings what, and each clip as sound.
 
 A clip is a flat row: who sings what (singer, exercise, technique, vowel), every recorded factor,
 and the key of its noise. `render` turns a row into samples; a counterfactual is the same row with
@@ -15,11 +15,9 @@ import pandas as pd
 
 from saeutils.datasets import in_shards
 from saeutils.synthesis_controls import (
-    CONTROLS,
     FACTORS,
     TECHNIQUE_NAMES,
     VOWELS,
-    add_shift,
     draw_controls,
     draw_crossed,
     draw_singer,
@@ -35,16 +33,6 @@ DESIGN = {  # technique by exercise, as in VocalSet
     "excerpts": ("spoken",),
 }
 EXERCISES = tuple(DESIGN)
-IDENTITY = ("clip_id", "set", "singer", "sex", "split", "exercise", "technique", "vowel")
-CF_FACTORS = (
-    "tonic_st", "vibrato_extent_st", "vibrato_rate_hz", "am_depth", "am_rate_hz", "tilt_db",
-    "aspiration_db", "jitter_percent", "formant_scale", "level_db",
-)
-RELEVANT = {  # a rate can act only where there is something to repeat
-    "vibrato_rate_hz": ("vibrato_extent_st", 0.3),
-    "am_rate_hz": ("am_depth", 0.15),
-}
-PLACEBO_GAINS_DB = (-6.0, -4.0, -2.0, 2.0)
 
 
 def draw_singers(
@@ -73,8 +61,8 @@ def draw_singers(
 
     Examples
     --------
-    >>> draw_singers(4, 1, 1, 0, seed=0)["split"].value_counts().to_dict()
-    {'train': 2, 'test': 1, 'validation': 1}
+    >>> sorted(draw_singers(4, 1, 1, 0, seed=0)["split"])
+    ['test', 'train', 'train', 'validation']
     """
     if n - n_validation - n_test < 1:
         raise ValueError(f"{n} singers less {n_validation} for validation and {n_test} for test "
@@ -117,8 +105,8 @@ def plan_clips(
     Returns
     -------
     DataFrame
-        Identity columns (`IDENTITY`), ``n_notes``, ``noise_key``, ``melody_key``,
-        ``formant_tonic_st``, ``audio``, and one column per factor.
+        clip_id, set, singer, sex, split, exercise, technique, vowel, ``n_notes``,
+        ``noise_key``, ``melody_key``, ``formant_tonic_st``, ``audio``, and one column per factor.
     """
     rows = []
     for index, person in enumerate(singers.to_dict("records")):
@@ -155,7 +143,7 @@ def plan_clips(
                 "clip_id": f"{which}_{Path(audio_name(who)).stem}",
                 "set": which, "singer": person["singer"], "sex": person["sex"],
                 "split": person["split"], "exercise": exercise, "technique": technique,
-                "vowel": vowel, **_timing(exercise, clip_seconds, controls),
+                "vowel": vowel, **clip_timing(exercise, clip_seconds, controls),
                 "noise_key": key, "melody_key": key, "formant_tonic_st": controls["tonic_st"],
                 "audio": audio_name(who),
             })
@@ -193,85 +181,6 @@ def render(row: Mapping, seed: int) -> np.ndarray:
         Unknown exercise, or a row so loud that samples would leave -1..1.
     """
     return render_stems(dict(row), seed).samples
-
-
-def population(plan: pd.DataFrame, factors=CF_FACTORS) -> pd.DataFrame:
-    """SD and 10-90 % range of each factor over the clips on which it can act.
-
-    Factors on a log scale are described by their logarithm.
-
-    Returns
-    -------
-    DataFrame
-        Index factor; columns unit, log, sd, low, high, n.
-    """
-    rows = {}
-    for factor in factors:
-        known = CONTROLS[factor]
-        values = plan.loc[relevant(plan, factor), factor].to_numpy()
-        values = np.log(values) if known.log else values
-        low, high = np.quantile(values, (0.1, 0.9))
-        rows[factor] = {"unit": known.unit, "log": known.log, "sd": values.std(),
-                        "low": low, "high": high, "n": len(values)}
-    return pd.DataFrame.from_dict(rows, orient="index").rename_axis("factor")
-
-
-def relevant(plan: pd.DataFrame, factor: str) -> pd.Series:
-    """Whether a factor can act on each clip: a rate needs an extent or a depth to repeat."""
-    other, least = RELEVANT.get(factor, (factor, -np.inf))
-    return plan[other] >= least
-
-
-def counterfactual_plan(
-    plan: pd.DataFrame, singers: pd.DataFrame, *, n_bases: int, n_steps: int, seconds: float,
-    seed: int,
-) -> pd.DataFrame:
-    """Base clips of test singers, and for each factor the same clips with that factor moved.
-
-    Steps are half a population SD (less where the 10-90 % range is narrower than the steps need),
-    stay inside that range, and include 0, the base itself. Two placebos: new noise seeds, and new
-    gains. A factor that cannot act on a base clip (`RELEVANT`) is left out there.
-
-    Parameters
-    ----------
-    plan, singers
-        From `plan_clips` and `draw_singers`: the population, and who may be a base.
-    n_bases, n_steps, seconds
-        Base clips, steps of each factor with the base counted, and length to aim at.
-    seed
-        Seed of the profile.
-
-    Returns
-    -------
-    DataFrame
-        Columns base_id, clip_id, factor, step (population SDs), value, audio, then the row of the
-        clip as in `plan_clips`. ``factor == "base"`` is step 0 of every factor.
-    """
-    if n_steps < 3:
-        raise ValueError(f"counterfactual steps = {n_steps}: at least 3, the base among them")
-    known = population(plan)
-    people = singers[singers["split"] == "test"].to_dict("records")
-    rows = []
-    for number in range(n_bases):
-        base = _base_row(number, people[number % len(people)], known, seconds, seed)
-        rows.append(_moved(base, "base", 0.0, np.nan, 0, {}))
-        for factor in CF_FACTORS:
-            if not relevant(pd.DataFrame([base]), factor).iloc[0]:
-                continue
-            for index, step in enumerate(_steps(base[factor], known.loc[factor], n_steps)):
-                if step:
-                    shift = step * known.loc[factor, "sd"]
-                    shift = float(np.exp(shift)) if CONTROLS[factor].log else shift
-                    value = add_shift(base[factor], shift, 1.0, factor)
-                    rows.append(_moved(base, factor, step, value, index, {factor: value}))
-        gain_sd = plan["gain_db"].std()
-        for index in range(n_steps - 1):
-            noise = {"noise_key": f"{base['noise_key']}/placebo{index}"}
-            rows.append(_moved(base, "placebo_noise", float(index + 1), index + 1, index, noise))
-            gain = PLACEBO_GAINS_DB[index % 4]
-            rows.append(_moved(base, "placebo_gain", gain / gain_sd, base["gain_db"] + gain, index,
-                               {"gain_db": base["gain_db"] + gain}))
-    return pd.DataFrame(rows)
 
 
 def render_shard(rows: list[dict], seed: int, root: str) -> pd.DataFrame:
@@ -326,53 +235,14 @@ def render_clips(
     return done
 
 
-def _timing(exercise: str, seconds: float, controls: dict[str, float]) -> dict[str, float]:
-    """Number of notes that fit, and the length of one; `note_s` arrives as the singer's tempo."""
+def clip_timing(exercise: str, seconds: float, controls: dict[str, float]) -> dict[str, float]:
+    """Controls with the number of notes that fit into `seconds`, and the length of one in s.
+
+    The ``note_s`` that comes in is the singer's tempo, a ratio around 1. Short clips sing the
+    first notes of the exercise; technique has no part in it.
+    """
     steps = len(PATTERNS[exercise])
     n_notes = int(np.clip(round(steps * seconds / 4), min(3, steps) if seconds > 2 else 1, steps))
     n_pauses = (n_notes - 1) // NOTES_PER_PHRASE[exercise]
     note_s = (seconds - 0.25 - n_pauses * PAUSE_S[exercise]) / n_notes
     return controls | {"n_notes": n_notes, "note_s": note_s * controls["note_s"]}
-
-
-def _base_row(number: int, person: dict, known: pd.DataFrame, seconds: float, seed: int) -> dict:
-    rng = generator(seed, "counterfactual", number)
-    technique = TECHNIQUE_NAMES[number % len(TECHNIQUE_NAMES)]
-    exercise = EXERCISES[rng.integers(3)]
-    key = f"counterfactual/{number:03d}"
-    straight = {name: person[name] for name in FACTORS}
-    row = draw_controls(seed, key, person["singer"], straight, technique)
-    row["f0_drop_st"] = min(row["f0_drop_st"], 6.0)
-    if rng.random() < 0.6:
-        row["vibrato_extent_st"] = max(row["vibrato_extent_st"], rng.uniform(0.3, 1.0))
-    if rng.random() < 0.6:
-        row["am_depth"] = max(row["am_depth"], rng.uniform(0.15, 0.5))
-    for factor, line in known.iterrows():
-        value = np.log(row[factor]) if line["log"] else row[factor]
-        value = float(np.clip(value, line["low"], line["high"]))
-        row[factor] = float(np.exp(value)) if line["log"] else value
-    row["gain_db"] = min(row["gain_db"], 2.0)
-    return {
-        "base_id": f"base{number:03d}", "singer": person["singer"], "sex": person["sex"],
-        "split": "test", "exercise": exercise, "technique": technique,
-        "vowel": VOWELS[number % 5], **_timing(exercise, seconds, row),
-        "noise_key": key, "melody_key": key,
-        "formant_tonic_st": row["tonic_st"],
-    }
-
-
-def _steps(value: float, line: pd.Series, n_steps: int) -> list[float]:
-    """Steps in SDs around a base value, inside the 10-90 % range, 0 among them."""
-    value = np.log(value) if line["log"] else value
-    below, above = (value - line["low"]) / line["sd"], (line["high"] - value) / line["sd"]
-    size = min(0.5, (below + above) / n_steps)  # then n_steps always fit, 0 among them
-    below, above = int(below / size + 1e-9), int(above / size + 1e-9)
-    first = -min(below, max((n_steps - 1) // 2, n_steps - 1 - above))
-    return [size * (first + i) for i in range(n_steps)]
-
-
-def _moved(base: dict, factor: str, step: float, value: float, index: int, change: dict) -> dict:
-    clip = base["base_id"] if factor == "base" else f"{base['base_id']}_{factor}_{index}"
-    return {"base_id": base["base_id"], "clip_id": clip, "factor": factor, "step": step,
-            "value": value, "audio": f"counterfactuals/audio/{base['base_id']}/{clip}.flac",
-            **{k: v for k, v in base.items() if k != "base_id"}, **change}

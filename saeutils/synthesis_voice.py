@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from saeutils.synthesis_controls import generator
+from saeutils.synthesis_filters import BANDWIDTHS, SAMPLE_RATE, colour, floor, room, tract
 
-SAMPLE_RATE = 44_100
 GRID_HZ = 1_000  # time grid of contours and of the draws for jitter and shimmer
 REFERENCE_HZ = 27.5  # 0 semitones, as openSMILE counts
 PATTERNS = {  # semitones above the tonic, note by note
@@ -32,7 +32,6 @@ FORMANTS = {
     "o": (490, 900, 2450, 3050, 3650, 4700),
     "u": (370, 950, 2300, 3050, 3650, 4700),
 }
-BANDWIDTHS = (70, 90, 130, 180, 230, 300)
 LIPS_HZ = (400, 1300)  # where F1 and F2 go while the lips flap
 VOICING_DB = 85.0
 LEVEL_DB = -14.5  # brings a straight tone to about the level of VocalSet's
@@ -155,13 +154,13 @@ def render_stems(row: dict, seed: int) -> Stems:
     voiced = _klatt(row, shape, generator(seed, key, "jitter"), generator(seed, key, "shimmer"))
     voiced = _fit(voiced, n) * envelope * np.interp(at, shape.time, shape.modulation)
     breath = generator(seed, key, "aspiration").standard_normal(n)
-    breath = _tract(np.diff(breath, prepend=0.0), row, shape.targets) * envelope
+    breath = tract(np.diff(breath, prepend=0.0), row, shape.targets) * envelope
     breath *= 10 ** ((row["aspiration_db"] + ASPIRATION_DB) / 20)
-    floor = _floor(n, generator(seed, key, "floor")) * 10 ** (row["floor_db"] / 20)
-    echo = _room(row, generator(seed, row["melody_key"], "room"))
+    hiss = floor(n, generator(seed, key, "floor")) * 10 ** (row["floor_db"] / 20)
+    echo = room(row, generator(seed, row["melody_key"], "room"))
     return Stems(
-        _colour(voiced, row), _colour(breath, row), echo,
-        floor, 10 ** ((row["level_db"] + LEVEL_DB) / 20), 10 ** (row["gain_db"] / 20),
+        colour(voiced, row), colour(breath, row), echo,
+        hiss, 10 ** ((row["level_db"] + LEVEL_DB) / 20), 10 ** (row["gain_db"] / 20),
     )
 
 
@@ -291,64 +290,6 @@ def _formant_lines(row, shape):
             if still:
                 break
     return lines
-
-
-def _tract(noise, row, targets):
-    """Noise through the clip's mean formants, as a cascade of resonators with gain 1 at 0 Hz."""
-    from scipy.signal import sosfilt
-
-    hz = targets.mean(axis=0)
-    width = np.array(BANDWIDTHS) * row["bandwidth_scale"]
-    c = -np.exp(-2 * np.pi * width / SAMPLE_RATE)
-    b = 2 * np.exp(-np.pi * width / SAMPLE_RATE) * np.cos(2 * np.pi * hz / SAMPLE_RATE)
-    zero, one = np.zeros_like(b), np.ones_like(b)
-    return sosfilt(np.stack([1 - b - c, zero, zero, one, -b, -c], axis=1), noise)
-
-
-def _colour(signal, row):
-    """Singer's formant cluster (a peak at 2.9 kHz) and the microphone's shelf above 4 kHz."""
-    from scipy.signal import sosfilt
-
-    hz = min(2900 * row["formant_scale"], 3300)
-    peak = _biquad("peak", hz, row["cluster_db"])
-    shelf = _biquad("shelf", 4000, row["shelf_db"])
-    return sosfilt(np.stack([peak, shelf]), signal)
-
-
-def _biquad(kind, hz, gain_db, quality=1.4):
-    """Coefficients of a peaking or high-shelf filter (Bristow-Johnson's formulas)."""
-    a = 10 ** (gain_db / 40)
-    w = 2 * np.pi * hz / SAMPLE_RATE
-    cos = np.cos(w)
-    if kind == "peak":
-        alpha = np.sin(w) / (2 * quality)
-        top = (1 + alpha * a, -2 * cos, 1 - alpha * a)
-        bottom = (1 + alpha / a, -2 * cos, 1 - alpha / a)
-    else:
-        alpha, root = np.sin(w) / np.sqrt(2), np.sqrt(a)
-        top = (a * (a + 1 + (a - 1) * cos + 2 * root * alpha), -2 * a * (a - 1 + (a + 1) * cos),
-               a * (a + 1 + (a - 1) * cos - 2 * root * alpha))
-        bottom = (a + 1 - (a - 1) * cos + 2 * root * alpha, 2 * (a - 1 - (a + 1) * cos),
-                  a + 1 - (a - 1) * cos - 2 * root * alpha)
-    return np.array([*top, *bottom]) / bottom[0]
-
-
-def _room(row, rng):
-    """Impulse response: the direct sound, then noise that decays by 60 dB in `room_s`."""
-    n = int(0.3 * SAMPLE_RATE)
-    at = np.arange(n) / SAMPLE_RATE
-    tail = rng.standard_normal(n) * 10 ** (-3 * at / row["room_s"]) * (at > 0.008)
-    tail *= 10 ** (row["room_db"] / 20) / np.sqrt((tail**2).sum())
-    tail[0] = 1.0
-    return tail
-
-
-def _floor(n, rng):
-    """Unit-variance noise that falls by 3 dB an octave or so, as of a quiet room."""
-    from scipy.signal import lfilter
-
-    noise = lfilter([1.0], [1.0, -0.97], rng.standard_normal(n)) + rng.standard_normal(n)
-    return noise / 4.2
 
 
 def _fit(signal, n):

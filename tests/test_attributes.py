@@ -92,7 +92,7 @@ def test_comparison_by_hand():
     quantiles = pd.DataFrame({"technique": "belt", "attribute": list("pqrs"),
                               "q25": 0.0, "q75": 2.0})
     table = realism.compare_contrasts(synthetic, real, quantiles).set_index("attribute")
-    assert table["judged"].to_dict() == {"p": True, "q": True, "r": True, "s": False}
+    assert table["counted"].to_dict() == {"p": True, "q": True, "r": True, "s": False}
     assert table["sign_right"].to_dict() == {"p": True, "q": False, "r": True, "s": True}
     assert table["within_factor_3"].to_dict() == {"p": True, "q": False, "r": False, "s": False}
 
@@ -103,8 +103,25 @@ def test_grouped_accuracy_knows_signal_from_noise():
     groups = pd.Series(np.repeat(range(12), 10))
     noise = pd.DataFrame({"x": rng.normal(size=120), "y": rng.normal(size=120)})
     signal = noise.assign(x=noise["x"] + 6 * (labels == "a"))
-    for kind in ("linear", "forest"):
+    for kind in ("linear", "forest", "tree"):
         assert realism.grouped_accuracy(signal, labels, groups, kind=kind)["right"].mean() > 0.95
         assert realism.grouped_accuracy(noise, labels, groups, kind=kind)["right"].mean() < 0.65
-    with pytest.raises(ValueError, match="unknown kind 'tree'"):
-        realism.grouped_accuracy(noise, labels, groups, kind="tree")
+    with pytest.raises(ValueError, match="unknown kind 'bush'"):
+        realism.grouped_accuracy(noise, labels, groups, kind="bush")
+
+
+def test_realism_table_says_what_was_met():
+    table = realism.realism_table({"all": {"contrast_sign_right": 89.0, "accuracy_attributes": 70.0,
+                                           "accuracy_exercise_alone": 25.0}})
+    assert table["met"].tolist() == ["no", "yes", ""]
+
+
+def test_technique_criteria_on_a_factor_that_gives_it_away():
+    rng = np.random.default_rng(1)
+    clips = pd.DataFrame({"technique": np.tile(list("ab"), 40), "exercise": "scales",
+                          "singer": np.repeat(list("wxyz"), 20)})
+    factors = pd.DataFrame({"told": (clips["technique"] == "a") * 9.0, "noise": rng.random(80)})
+    values = realism.technique_criteria(clips, factors[["noise"]], factors)
+    assert values["accuracy_all_factors"] == values["accuracy_best_single_factor"] == 100
+    assert values["accuracy_attributes"] < 75 and values["accuracy_majority"] == 50
+    assert values["accuracy_exercise_alone"] == 50

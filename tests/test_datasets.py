@@ -1,5 +1,7 @@
 """Loader and clip table: names, quirks of files, splits, shards."""
 
+import io
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -92,6 +94,13 @@ def test_read_audio_refuses_corrupt_truncated_and_missing(tmp_path):
     (tmp_path / "cut.flac").write_bytes(whole[: len(whole) // 3])
     with pytest.raises(ValueError, match=r"cut\.flac"):
         datasets.read_audio(tmp_path / "cut.flac")
+
+
+def test_player_is_mp3():
+    player = datasets.listen(np.tile(TONE, 10), 44_100)
+    assert player.mimetype == "audio/mpeg" and 500 < len(player.data) < 20_000
+    samples, rate = soundfile.read(io.BytesIO(player.data))
+    assert rate == 16_000 and samples.ndim == 1
 
 
 def test_singer_in_two_splits_is_refused():

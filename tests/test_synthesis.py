@@ -8,8 +8,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saeutils import datasets, synthesis, synthesis_controls, synthesis_voice
+from saeutils import datasets, synthesis, synthesis_controls, synthesis_filters, synthesis_voice
 from saeutils.synthesis_controls import CONTROLS, DEFINING, FACTORS, TECHNIQUE_NAMES, TECHNIQUES
+from saeutils.synthesis_counterfactuals import (
+    MOVED_FACTORS,
+    RELEVANT,
+    counterfactual_plan,
+    population,
+)
 
 SEED = 7
 
@@ -27,8 +33,7 @@ def plan(singers):
 
 @pytest.fixture(scope="module")
 def moved(plan, singers):
-    return synthesis.counterfactual_plan(plan, singers, n_bases=6, n_steps=5, seconds=1.0,
-                                         seed=SEED)
+    return counterfactual_plan(plan, singers, n_bases=6, n_steps=5, seconds=1.0, seed=SEED)
 
 
 def row_of(plan, technique, which="vocalset"):
@@ -165,7 +170,7 @@ def test_permuted_plan_keeps_keys_and_melodies(singers, monkeypatch):
     for name in ("melody_key", "note_s", "n_notes", "gain_db", "floor_db", "room_db"):
         assert plan[name].equals(turned[name]), name
     for index in plan.index[:6]:
-        one, two = (synthesis_voice._floor(999, synthesis_controls.generator(
+        one, two = (synthesis_filters.floor(999, synthesis_controls.generator(
             SEED, key, "floor")) for key in (index[1], turned.loc[index, "melody_key"]))
         assert np.array_equal(one, two)
 
@@ -208,7 +213,7 @@ def test_too_loud_is_refused(plan):
 def test_sets_hold_all_factors_and_placebos(moved, plan, singers):
     assert moved["clip_id"].is_unique and moved["audio"].is_unique
     assert set(moved["factor"]) == {"base", "placebo_noise", "placebo_gain",
-                                    *synthesis.CF_FACTORS}
+                                    *MOVED_FACTORS}
     tested = set(singers.loc[singers["split"] == "test", "singer"])
     assert set(moved["singer"]) <= tested, "siblings never cross a split"
     assert not set(moved["clip_id"]) & set(plan["clip_id"])
@@ -217,8 +222,13 @@ def test_sets_hold_all_factors_and_placebos(moved, plan, singers):
             assert len(part) == 4 and part["value"].is_monotonic_increasing, (base, factor)
 
 
+def test_a_factor_that_never_acts_is_refused(plan):
+    with pytest.raises(ValueError, match="vibrato_rate_hz can act on 0 clips"):
+        population(plan.assign(vibrato_extent_st=0.0))
+
+
 def test_steps_stay_inside_the_population(moved, plan):
-    known = synthesis.population(plan)
+    known = population(plan)
     for factor, line in known.iterrows():
         values = moved.loc[moved["factor"] == factor, "value"].to_numpy()
         values = np.log(values) if line["log"] else values
@@ -236,7 +246,7 @@ def test_one_thing_moves(moved):
 
 def test_irrelevant_rates_are_left_out(moved):
     bases = moved[moved["factor"] == "base"].set_index("base_id")
-    for factor, (other, least) in synthesis.RELEVANT.items():
+    for factor, (other, least) in RELEVANT.items():
         have = set(moved.loc[moved["factor"] == factor, "base_id"])
         assert have == set(bases.index[bases[other] >= least])
 
@@ -244,7 +254,7 @@ def test_irrelevant_rates_are_left_out(moved):
 def test_step_zero_is_the_base_sample_for_sample(moved):
     base = moved[moved["factor"] == "base"].iloc[0].to_dict()
     original = synthesis.render(base, SEED)
-    for factor in synthesis.CF_FACTORS:
+    for factor in MOVED_FACTORS:
         row = base | {factor: base[factor]}
         assert np.array_equal(synthesis.render(row, SEED), original)
 
@@ -254,7 +264,7 @@ def test_stems_move_only_where_the_factor_acts(moved):
     part = moved[moved["base_id"] == base_id]
     base = synthesis_voice.render_stems(
         part[part["factor"] == "base"].iloc[0].to_dict(), SEED)
-    for factor in synthesis.CF_FACTORS:
+    for factor in MOVED_FACTORS:
         rows = part[part["factor"] == factor]
         if not len(rows):
             continue
@@ -289,7 +299,7 @@ def test_placebo_noise_keeps_the_song(moved):
 
 def test_too_few_steps_are_refused(plan, singers):
     with pytest.raises(ValueError, match="at least 3"):
-        synthesis.counterfactual_plan(plan, singers, n_bases=1, n_steps=2, seconds=1.0, seed=SEED)
+        counterfactual_plan(plan, singers, n_bases=1, n_steps=2, seconds=1.0, seed=SEED)
 
 
 # files --------------------------------------------------------------------------------------
