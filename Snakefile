@@ -7,10 +7,10 @@ import sys
 
 import yaml
 
-from saeutils.keys import chain
+from saeutils import keys
 
 overrides = yaml.safe_load(str(config.get("overrides", "{}"))) or {}
-steps = chain(config.get("profile", "demo"), config.get("run_name", ""), overrides)
+steps = keys.chain(config.get("profile", "demo"), config.get("run_name", ""), overrides)
 parameters = " ".join(f"-p {key} '{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}'"
                       for key, value in overrides.items())
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -23,6 +24,7 @@ import yaml
 from saeutils import keys
 from saeutils.profiles import ROOT, available, load_profile
 
+COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EPILOG = """examples:
   python -m saeutils.run 03 --profile demo -p encoder demo
   python -m saeutils.run 03 --profile demo -p sae.n_seeds 1 --run-name one_seed
@@ -115,7 +117,8 @@ def run_chain(
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
         "--directory", str(ROOT), "--cores", str(cores or os.cpu_count() or 1),
-        "--nolock", "--rerun-incomplete", "--rerun-triggers", "input", "--quiet", "all",
+        "--nolock", "--rerun-incomplete", "--rerun-triggers", "input",
+        "--quiet", "host", "progress", "reason", "rules",
         "--config", f"profile={profile}", f"run_name={run_name}",
         f"overrides={yaml.safe_dump(overrides or {}, default_flow_style=True).strip()}",
     ]
@@ -180,7 +183,7 @@ def _explain(source: Path, target: Path, error: Any) -> str:
     if not own:
         lines += ["", *(f"  {line}" for part in error.traceback for line in part.splitlines())]
     lines += ["", f"{error.ename}: {error.evalue}", f"What ran stands in {_shown(target)}"]
-    return "\n".join(lines)
+    return COLOURS.sub("", "\n".join(lines))
 
 
 def _check_parameters(source: Path, parameters: dict[str, Any]) -> None:
