@@ -55,7 +55,7 @@ class Step:
     profile: str
     run: str
     key: str
-    code: str
+    rooms: str
     settings: dict[str, Any]
     inputs: dict[str, str]
     needs: tuple[Step, ...] = field(repr=False)
@@ -193,10 +193,10 @@ def _step(
     settings: dict[str, Any] = {"seed": loaded.seed}
     settings |= {name: getattr(loaded, name).model_dump(mode="json") for name in stage.sections}
     inputs = input_digests(number, encoder)
-    code = code_digest(number)
+    code, rooms = code_digests(number)
     key = digest({"format": FORMAT, "stage": number, "encoder": encoder, "code": code,
                   "settings": settings, "inputs": inputs, "needs": [n.key for n in needs]})
-    return Step(number, encoder, profile, run, key, code, settings, inputs, needs)
+    return Step(number, encoder, profile, run, key, rooms, settings, inputs, needs)
 
 
 def notebook_path(number: str) -> Path:
@@ -220,8 +220,10 @@ def input_digests(number: str, encoder: str | None) -> dict[str, str]:
 
 
 @functools.cache
-def code_digest(number: str) -> str:
-    """Digest of a notebook's code cells and of the rooms they use, comments left out.
+def code_digests(number: str) -> tuple[str, str]:
+    """Digests of a notebook's code with the rooms it uses, and of those rooms alone.
+
+    Comments are left out.
 
     The parameters cell does not count (its values arrive as settings), nor do outputs, text
     cells, docstrings, comments or line breaks.
@@ -242,7 +244,7 @@ def code_digest(number: str) -> str:
     for room in sorted(rooms):
         rooms |= _rooms_below(room)
     texts = {room: _room_text(room) for room in sorted(rooms - NOT_IN_KEYS)}
-    return digest({"cells": [_plain(tree) for tree in trees], "rooms": texts})
+    return digest({"cells": [_plain(tree) for tree in trees], "rooms": texts}), digest(texts)
 
 
 def _parse(text: str, where: str) -> ast.Module:

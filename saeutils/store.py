@@ -212,13 +212,13 @@ class Stage:
         return pd.DataFrame(self._gallery)
 
     def cached(self, name: str, parts: dict[str, Any], compute: Callable[[], Any]):
-        """Result of `compute`, kept in a file that carries a key of `parts` and of the code.
+        """Result of `compute`, kept in a file that carries a key of `parts` and of the rooms used.
 
         A stage that was killed finds its finished pieces again. `compute` returns a DataFrame
         or a dict of numpy arrays. `parts` holds everything the result depends on beyond the
         code: JSON values.
         """
-        key = keys.digest({"name": name, "parts": parts, "code": self.step.code})[:16]
+        key = keys.digest({"name": name, "parts": parts, "rooms": self.step.rooms})[:16]
         stem = self.root / ".cache" / f"{self.number}_{name}-{key}"
         for ending, read in ((".parquet", _read_table), (".safetensors", _read_arrays)):
             path = stem.with_name(stem.name + ending)

@@ -25,7 +25,7 @@ def project(tmp_path, monkeypatch):
 
 
 def all_keys(overrides=None, run_name="test"):
-    for cache in (keys.code_digest, keys._room_tree, keys._room_text, keys._rooms_below):
+    for cache in (keys.code_digests, keys._room_tree, keys._room_text, keys._rooms_below):
         cache.cache_clear()
     return {s.label: s.key for s in keys.chain("demo", run_name, overrides)}
 

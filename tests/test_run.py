@@ -27,7 +27,7 @@ def notebook(tmp_path, monkeypatch):
             content.cells.append(cell)
         content.cells += [new_code_cell(source) for source in cells]
         nbformat.write(content, path)
-        keys.code_digest.cache_clear()
+        keys.code_digests.cache_clear()
         step = keys.find_step("00", "smoke")
         # The kernel computes the key of the project's own notebook; this one is a stand-in.
         marker = f"from pathlib import Path\nstep_marker = Path({str(step.marker)!r})"
@@ -36,7 +36,7 @@ def notebook(tmp_path, monkeypatch):
         return step, run.run_notebook(step, {}, timeout=timeout)
 
     yield execute
-    keys.code_digest.cache_clear()
+    keys.code_digests.cache_clear()
 
 
 FINISH = "step_marker.parent.mkdir(parents=True, exist_ok=True)\nstep_marker.write_text('done')"
