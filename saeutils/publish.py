@@ -121,14 +121,56 @@ def publish(steps: Sequence[keys.Step]) -> None:
             _publish_notebook(run_root / "notebooks" / f"{name}.ipynb", step.notebook)
     stage_keys = "".join(f"{step.label},{step.key}\n" for step in steps)
     (target / "stage_keys.csv").write_text("stage,key\n" + stage_keys, encoding="utf-8")
+    costs = chain_costs(steps)
+    with atomic(ROOT / "benchmarks" / "chain.csv") as part:
+        costs.to_csv(part, index=False, lineterminator="\n")
+    whole = costs[costs["stage"] == "all"].iloc[0]
+    more = {"chain_minutes": f"{whole['wall_seconds'] / 60:.0f} minutes",
+            "peak_memory": f"{whole['peak_memory_mb'] / 1000:.1f} GB"}
     readme = ROOT / "README.md"
-    documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv"),
+    documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv", more),
                  ROOT / "figures" / "README.md": gallery(run_root / "results" / "gallery.csv",
                                                          profile)}
     for document, text in documents.items():
         with atomic(document) as part:
             part.write_text(text, encoding="utf-8")
     print(f"published {_shown(target)}, the notebooks' outputs and the README's numbers")
+
+
+def chain_costs(steps: Sequence[keys.Step]):
+    """Seconds and largest memory of every stage of a run that computed all of them.
+
+    Returns
+    -------
+    DataFrame
+        Columns stage, wall_seconds, peak_memory_mb, workers, cores, machine, python; the row
+        "all" holds the whole chain's seconds (stages run side by side) and the largest memory.
+
+    Raises
+    ------
+    ValueError
+        The last run found some stages finished, so that its time says nothing.
+    """
+    import json
+
+    import pandas as pd
+
+    last = json.loads((steps[0].run_root / "chain.json").read_text(encoding="utf-8"))
+    found = sorted({step.label for step in steps} - set(last["ran"]))
+    if found:
+        raise ValueError(f"the last run found {', '.join(found)} finished: publish a run that "
+                         "computed everything, so that its minutes can be stated")
+    rows = []
+    for step in steps:
+        record = json.loads(step.record.read_text(encoding="utf-8"))
+        rows.append({"stage": step.label, "wall_seconds": record["wall_seconds"],
+                     "peak_memory_mb": record["peak_memory_mb"], "workers": record["workers"],
+                     "cores": last["cores"], "machine": record["machine"]["machine"],
+                     "python": record["versions"]["python"]})
+    table = pd.DataFrame(rows)
+    whole = dict(rows[0], stage="all", wall_seconds=last["seconds"], workers=last["cores"],
+                 peak_memory_mb=table["peak_memory_mb"].max())
+    return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
 
 
 def clean_notebook(notebook: Any) -> Any:
@@ -158,8 +200,10 @@ def clean_notebook(notebook: Any) -> Any:
     return notebook
 
 
-def render(text: str, headline: Path) -> str:
+def render(text: str, headline: Path, more: dict[str, str] | None = None) -> str:
     """Fill every ``<!--v:name-->...<!--/v-->`` of a document with the headline value's text.
+
+    `more` holds further names and texts.
 
     Raises
     ------
@@ -168,13 +212,13 @@ def render(text: str, headline: Path) -> str:
     """
     import pandas as pd
 
-    shown = pd.read_csv(headline, dtype=str).set_index("name")["text"]
+    shown = pd.read_csv(headline, dtype=str).set_index("name")["text"].to_dict() | (more or {})
 
     def fill(match: re.Match[str]) -> str:
         name = match.group(2)
-        if name not in shown.index:
+        if name not in shown:
             raise ValueError(f"the README asks for {name!r}, which headline.csv does not have: "
-                             f"it has {', '.join(shown.index)}")
+                             f"it has {', '.join(shown)}")
         return f"{match.group(1)}{shown[name]}{match.group(4)}"
 
     return MARKED.sub(fill, text)

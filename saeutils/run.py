@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import json
 import os
 import re
 import subprocess
@@ -23,6 +24,7 @@ import yaml
 
 from saeutils import keys
 from saeutils.profiles import ROOT, available, load_profile
+from saeutils.store import atomic
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EPILOG = """examples:
@@ -131,8 +133,13 @@ def run_chain(
             return 0
         start = time.monotonic()
         status = subprocess.run(command, check=False, env=quiet_environment()).returncode
+        seconds = time.monotonic() - start
         word = "done" if status == 0 else "stopped by an error, see above"
-        print(f"run {steps[0].run!r}: {word} after {time.monotonic() - start:.0f} s; "
+        if status == 0 and not dry:
+            with atomic(run_root / "chain.json") as part:
+                part.write_text(json.dumps({"seconds": round(seconds), "ran": todo,
+                                            "cores": cores or os.cpu_count()}) + "\n")
+        print(f"run {steps[0].run!r}: {word} after {seconds:.0f} s; "
               f"files are in {_shown(run_root)}", flush=True)
     return status
 
