@@ -23,13 +23,14 @@ ASKED = [Requirement(line) for line in PROJECT["dependencies"]
 FLOORS = [
     {"profiles", "keys", "store", "protocol"},
     {"datasets", "attributes", "synthesis", "synthesis_controls", "synthesis_voice",
-     "synthesis_realism", "lf_voice"},
-    {"encoders", "activations", "pretraining", "pretraining_data", "sae", "sae_metrics",
-     "sae_kernels", "sae_torch", "sae_training", "sae_grid", "sae_variants", "sae_stream"},
+     "synthesis_filters", "synthesis_counterfactuals", "lf_voice"},
+    {"encoders", "encoder_card", "activations", "pretraining", "pretraining_data", "sae",
+     "sae_metrics", "sae_kernels", "sae_torch", "sae_training", "sae_grid", "sae_variants",
+     "sae_stream"},
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
-     "disentanglement", "map_cells", "stability", "report", "curves", "interventions", "audit",
-     "claims", "nulls"},
-    {"plots", "atlas", "publish", "run"},
+     "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
+     "audit", "claims", "nulls"},
+    {"plots", "plots_evidence", "atlas", "publish", "run"},
 ]
 
 
@@ -82,12 +83,12 @@ def test_analysis_rooms_know_no_paths_profiles_or_plots():
     for room, tree in rooms().items():
         if room in FLOORS[3]:
             names = set(imported_rooms(tree))
-            assert not names & {"profiles", "store", "keys", "plots"}, room
+            assert not names & {"profiles", "store", "keys", "plots", "plots_evidence"}, room
 
 
 def test_only_plots_and_atlas_draw():
     for room, tree in rooms().items():
-        if room not in ("plots", "atlas"):
+        if room not in ("plots", "plots_evidence", "atlas"):
             text = ast.unparse(tree)
             assert "matplotlib" not in text and "seaborn" not in text, room
 
