@@ -21,7 +21,8 @@ FORMAT = 1  # raise it when the files of the store change their form
 
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
 # telling rooms draw what a stage has computed without changing it.
-NOT_IN_KEYS = {"profiles", "store", "keys", "run", "publish", "plots", "plots_evidence", "atlas"}
+NOT_IN_KEYS = {"profiles", "store", "files", "keys", "run", "publish", "plots", "plots_evidence",
+               "atlas"}
 
 
 @dataclass(frozen=True)

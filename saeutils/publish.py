@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from saeutils import keys
+from saeutils.files import atomic
 from saeutils.profiles import ROOT
-from saeutils.store import atomic
 
 MARKED = re.compile(r"(<!--v:([a-z0-9_.]+)-->)(.*?)(<!--/v-->)", re.DOTALL)
 KEPT_NOTEBOOK_METADATA = ("kernelspec", "language_info")

@@ -23,8 +23,8 @@ from typing import Any
 import yaml
 
 from saeutils import keys
+from saeutils.files import atomic
 from saeutils.profiles import ROOT, available, load_profile
-from saeutils.store import atomic
 
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EPILOG = """examples:

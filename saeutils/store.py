@@ -13,13 +13,12 @@ import platform
 import sys
 import time
 from collections.abc import Callable
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from saeutils import keys
-from saeutils.profiles import ROOT, Profile, load_profile
+from saeutils import files, keys
+from saeutils.profiles import Profile, load_profile
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
@@ -145,7 +144,7 @@ class Stage:
     # tables and arrays ---------------------------------------------------------------------
     def read_table(self, number: str, name: str, encoder: str | None = None):
         """Table `name` of stage `number`: CSV under ``results/``, Parquet elsewhere."""
-        return _read_table(self._checked(number, _table_file(name), encoder))
+        return files.read_table(self._checked(number, files.table_file(name), encoder))
 
     def gather(self, number: str, name: str):
         """Table `name` of stage `number` for every encoder of the run, one below the other."""
@@ -156,7 +155,7 @@ class Stage:
 
     def read_arrays(self, number: str, name: str, encoder: str | None = None) -> dict[str, Any]:
         """Arrays `name` of stage `number` as a dict of numpy arrays."""
-        return _read_arrays(self._checked(number, f"{name}.safetensors", encoder))
+        return files.read_arrays(self._checked(number, f"{name}.safetensors", encoder))
 
     def read_json(self, number: str, name: str, encoder: str | None = None) -> Any:
         """JSON file `name` (without its ending) of stage `number`."""
@@ -167,23 +166,23 @@ class Stage:
         """Write a table; CSV under ``results/`` (readable anywhere), Parquet elsewhere."""
         if not len(table):
             raise StageError(f"table {name!r} is empty: an empty result is never written")
-        path = self.path(_table_file(name))
-        write = _write_csv if path.suffix == ".csv" else _write_parquet
-        with atomic(path) as part:
+        path = self.path(files.table_file(name))
+        write = files.write_csv if path.suffix == ".csv" else files.write_parquet
+        with files.atomic(path) as part:
             write(table, part)
         return self.keep(path)
 
     def write_arrays(self, name: str, arrays: dict[str, Any]) -> Path:
         """Write named numpy arrays as safetensors."""
         path = self.path(f"{name}.safetensors")
-        with atomic(path) as part:
-            _write_arrays(arrays, part)
+        with files.atomic(path) as part:
+            files.write_arrays(arrays, part)
         return self.keep(path)
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write plain values as JSON."""
         path = self.path(f"{name}.json")
-        with atomic(path) as part:
+        with files.atomic(path) as part:
             part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
         return self.keep(path)
 
@@ -194,12 +193,12 @@ class Stage:
         """
         if not len(table):
             raise StageError(f"figure {name!r} has no table behind it")
-        for ending, write in (("csv", lambda part: _write_csv(table, part)),
+        for ending, write in (("csv", lambda part: files.write_csv(table, part)),
                               ("png", lambda part: figure.savefig(
                                   part, format="png", dpi=self.profile.figures.dpi,
                                   metadata={"Software": None}))):
             path = self.path(f"figures/{name}.{ending}")
-            with atomic(path) as part:
+            with files.atomic(path) as part:
                 write(part)
             self.keep(path)
         self._gallery.append({"figure": name, "alt": " ".join(alt.split())})
@@ -220,15 +219,16 @@ class Stage:
         """
         key = keys.digest({"name": name, "parts": parts, "rooms": self.step.rooms})[:16]
         stem = self.root / ".cache" / f"{self.number}_{name}-{key}"
-        for ending, read in ((".parquet", _read_table), (".safetensors", _read_arrays)):
+        for ending, read in ((".parquet", files.read_table), (".safetensors", files.read_arrays)):
             path = stem.with_name(stem.name + ending)
             if path.exists():
                 return read(path)
         result = compute()
         stem.parent.mkdir(parents=True, exist_ok=True)
         is_arrays = isinstance(result, dict)
-        with atomic(stem.with_name(stem.name + (".safetensors" if is_arrays else ".parquet"))) as p:
-            (_write_arrays if is_arrays else _write_parquet)(result, p)
+        ending = ".safetensors" if is_arrays else ".parquet"
+        with files.atomic(stem.with_name(stem.name + ending)) as part:
+            (files.write_arrays if is_arrays else files.write_parquet)(result, part)
         return result
 
     # begin and end -------------------------------------------------------------------------
@@ -261,7 +261,7 @@ class Stage:
         for path, text in ((self.step.record, json.dumps(record, indent=1) + "\n"),
                            (self.step.marker, self.step.key + "\n")):
             path.parent.mkdir(parents=True, exist_ok=True)
-            with atomic(path) as part:
+            with files.atomic(path) as part:
                 part.write_text(text, encoding="utf-8")
 
     def _checked(self, number: str, name: str, encoder: str | None) -> Path:
@@ -282,20 +282,6 @@ class Stage:
                                  f"wrote it; remove {step.marker.name} and run the stage again")
             self._verified.add(path)
         return path
-
-
-@contextmanager
-def atomic(path: Path):
-    """Yield a temporary path in the same folder; on success it replaces `path` in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        yield part
-        with open(part, "rb") as handle:
-            os.fsync(handle.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 def workers() -> int:
@@ -350,39 +336,6 @@ def _short(value: Any) -> str:
     return text if len(text) <= 70 else text[:67] + "..."
 
 
-def _table_file(name: str) -> str:
-    return f"{name}.csv" if name.startswith("results/") else f"{name}.parquet"
-
-
-def _read_table(path: Path):
-    import pandas as pd
-
-    if path.suffix == ".csv":
-        return pd.read_csv(path, float_precision="round_trip")
-    return pd.read_parquet(path)
-
-
-def _write_csv(table, part: Path) -> None:
-    table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
-
-
-def _write_parquet(table, part: Path) -> None:
-    table.to_parquet(part, index=False)
-
-
-def _read_arrays(path: Path) -> dict[str, Any]:
-    from safetensors.numpy import load_file
-
-    return load_file(path)
-
-
-def _write_arrays(arrays: dict[str, Any], part: Path) -> None:
-    import numpy as np
-    from safetensors.numpy import save_file
-
-    save_file({name: np.ascontiguousarray(values) for name, values in arrays.items()}, part)
-
-
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
@@ -393,19 +346,3 @@ def _versions() -> dict[str, str]:
 
 def _machine() -> dict[str, Any]:
     return {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()}
-
-
-def reference_table(name: str):
-    """A committed table of data/reference, by its name without the ending.
-
-    Raises
-    ------
-    ValueError
-        There is no such table; names those there are.
-    """
-    folder = ROOT / "data" / "reference"
-    path = folder / f"{name}.csv"
-    if not path.is_file():
-        have = ", ".join(sorted(p.stem for p in folder.glob("*.csv")))
-        raise ValueError(f"unknown reference table {name!r}: there are {have}")
-    return _read_table(path)

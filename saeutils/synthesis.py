@@ -191,8 +191,8 @@ def render_shard(rows: list[dict], seed: int, root: str) -> pd.DataFrame:
     """
     import soundfile
 
+    from saeutils.files import atomic
     from saeutils.keys import file_digest
-    from saeutils.store import atomic
 
     records = []
     for row in rows:

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saeutils import store
+from saeutils import files, store
 from saeutils.store import StageError, open_stage
 
 
@@ -67,7 +67,7 @@ def test_an_empty_table_is_never_written():
 def test_a_failed_write_leaves_the_older_file(tmp_path):
     path = tmp_path / "a.txt"
     path.write_text("old")
-    with pytest.raises(RuntimeError), store.atomic(path) as part:
+    with pytest.raises(RuntimeError), files.atomic(path) as part:
         part.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
