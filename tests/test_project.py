@@ -29,8 +29,8 @@ FLOORS = [
      "sae_stream"},
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
-     "audit", "claims", "nulls", "encoder_card"},
-    {"plots", "plots_evidence", "atlas", "publish", "run"},
+     "audit", "claims", "nulls"},
+    {"plots", "plots_evidence", "atlas", "publish", "run", "encoder_card"},
 ]
 
 
