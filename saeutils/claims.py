@@ -1,8 +1,10 @@
 """The two claims as paired contrasts: one difference per singer, decided by rules fixed beforehand.
 
 Rows of the tables produced here say how large a difference is, how sure that is over singers, how
-much it moves with the seed, and, where a margin applies, whether the claim counts as kept. Shape
-letters: K seeds, S singers, C contrasts.
+much it moves with the seed, and, where a margin applies, whether the claim counts as kept. Claim 2
+adds the k-curves of all representations: attributes count by cluster of near-copies, and only those
+that at least one representation can read. Shape letters: K seeds, S singers, C contrasts, A
+attributes.
 
 Source: estimands and margins stand in `saeutils.protocol`.
 """
@@ -12,6 +14,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from saeutils.curves import area, cluster_weights, k90, k_curve
+from saeutils.protocol import K_VALUES, R2_FLOOR
 from saeutils.statistics import (
     average_seeds,
     max_t_band,
@@ -19,6 +23,9 @@ from saeutils.statistics import (
     sign_flip_p,
     t_interval,
 )
+
+CELL = ["representation", "sparsity", "seed"]
+LINEAR = ("raw", "whitened_pca", "ica")
 
 
 def singer_matrix(scores: pd.DataFrame, **where: object) -> pd.DataFrame:
@@ -122,3 +129,146 @@ def difference_singers(new_KS: pd.DataFrame, reference_KS: pd.DataFrame) -> list
 
 def _per_singer(scores_KS: pd.DataFrame) -> np.ndarray:
     return average_seeds(scores_KS.to_numpy())[0]
+
+
+def k_curve_cell(codes_NF: np.ndarray, cell, names: list[str], **arguments) -> pd.DataFrame:
+    """The k-curve of one representation as a long table.
+
+    Parameters
+    ----------
+    names
+        Attribute names.
+    arguments
+        Of `saeutils.curves.k_curve`: ``attributes_NA, train, test, singers, exercises, folds``.
+
+    Returns
+    -------
+    DataFrame
+        Columns split, attribute, singer, codes, metric, value. Metrics with ``codes`` > 0:
+        r2_held_out, r2_within_singer; with 0: ridge, ridge_inner, inner_area; with a singer: area
+        (that singer's share of the area under the curve, `saeutils.disentanglement.singer_r2`).
+    """
+    found = k_curve(codes_NF, k_values=K_VALUES, **arguments)
+    parts = []
+    for metric, values in (("r2_held_out", found.r2), ("r2_within_singer", found.r2_within)):
+        for k, row in zip(found.k_values, values, strict=True):
+            parts.append(pd.DataFrame({"attribute": names, "codes": int(k), "metric": metric,
+                                       "value": row, "singer": ""}))
+    for metric in ("ridge", "ridge_inner", "inner_area"):
+        parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": metric,
+                                   "value": getattr(found, metric), "singer": ""}))
+    for singer, row in zip(found.singers, area(found.by_singer, found.k_values), strict=True):
+        parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": "area", "value": row,
+                                   "singer": str(singer)}))
+    return pd.concat(parts, ignore_index=True).assign(split="unseen")
+
+
+def readable(table: pd.DataFrame, names: list[str], floor: float = R2_FLOOR) -> np.ndarray:
+    """Attributes that some representation predicts with an inner R2 of at least ``floor``.
+
+    Decided by ridge regression cross-validated within the training singers, so neither the unseen
+    singers nor the side that is compared decide it. Returns bool [A].
+    """
+    inner = table[table["metric"] == "ridge_inner"].groupby("attribute")["value"].max()
+    return (inner.reindex(names) >= floor).to_numpy()
+
+
+def ceiling(table: pd.DataFrame, names: list[str]) -> np.ndarray:
+    """Common ceiling of R2 per attribute, [A]: ridge on all codes of the representation that the
+    training singers prefer, scored on unseen singers."""
+    wide = table[table["metric"].isin(["ridge", "ridge_inner"])].copy()
+    wide["cell"] = wide[CELL].astype(str).agg("|".join, axis=1)
+    inner, unseen = (
+        wide[wide["metric"] == metric].pivot(index="cell", columns="attribute", values="value")
+        for metric in ("ridge_inner", "ridge")
+    )
+    best = inner[names].fillna(-np.inf).to_numpy().argmax(axis=0)
+    return unseen[names].to_numpy()[best, np.arange(len(names))]
+
+
+def summarise_curves(
+    table: pd.DataFrame, names: list[str], clusters: np.ndarray, use: np.ndarray
+) -> pd.DataFrame:
+    """Curve, area and K90 per cell, averaged over clusters of readable attributes.
+
+    Returns
+    -------
+    DataFrame
+        Columns of `CELL`, codes, metric, value, n (clusters). Metrics: r2_held_out and
+        r2_within_singer by number of codes, area, ridge, k90 (median over clusters; inf when most
+        clusters never reach the ceiling), k90_censored (share of clusters that do not).
+    """
+    weights = cluster_weights(clusters, use)
+    top = ceiling(table, names)
+    n = len(np.unique(np.asarray(clusters)[use]))
+    rows = []
+    for key, part in table[table["singer"] == ""].groupby(CELL, dropna=False, sort=False):
+        for metric in ("r2_held_out", "r2_within_singer"):
+            curve = part[part["metric"] == metric].pivot(
+                index="codes", columns="attribute", values="value")[names]
+            values = np.nan_to_num(curve.to_numpy()) @ weights
+            rows += [(*key, int(k), metric, v) for k, v in zip(curve.index, values, strict=True)]
+            if metric == "r2_held_out":
+                rows.append((*key, 0, "area", area(values, curve.index)))
+                reach = k90(curve.to_numpy(), top, curve.index)
+                rows.append((*key, 0, "k90", weighted_median(reach[use], weights[use])))
+                lost = weights[use & ~np.isfinite(reach)].sum()
+                rows.append((*key, 0, "k90_censored", lost))
+        ridge = part[part["metric"] == "ridge"].set_index("attribute")["value"].reindex(names)
+        rows.append((*key, 0, "ridge", np.nan_to_num(ridge.to_numpy()) @ weights))
+    return pd.DataFrame(rows, columns=[*CELL, "codes", "metric", "value"]).assign(n=n)
+
+
+def best_linear(table: pd.DataFrame, names: list[str], weights: np.ndarray) -> str:
+    """Which of raw, whitened PCA and ICA reads best within the training singers (inner area)."""
+    part = table[(table["metric"] == "inner_area") & table["representation"].isin(LINEAR)]
+    wide = part.pivot_table(index="representation", columns="attribute", values="value")[names]
+    return str((wide.fillna(0) @ weights).idxmax())
+
+
+def reading_contrasts(
+    table: pd.DataFrame, names: list[str], clusters: np.ndarray, use: np.ndarray
+) -> pd.DataFrame:
+    """Area under R2(k), one per singer: SAE minus the best linear basis, and minus its twin.
+
+    Returns
+    -------
+    DataFrame
+        As `contrast_table`, with columns contrast (against_linear, learned) and
+        reference (the representation subtracted).
+    """
+    weights = cluster_weights(clusters, use)
+    part = table[table["metric"] == "area"].merge(
+        pd.DataFrame({"attribute": names, "weight": weights}), on="attribute")
+    part = part.assign(value=part["value"] * part["weight"])
+    scores = part.groupby([*CELL, "singer"], dropna=False, as_index=False)["value"].sum()
+    linear = best_linear(table, names, weights)
+    base = singer_matrix(scores, representation=linear)
+    steps = sorted(scores.loc[scores["representation"] == "sae", "sparsity"].unique())
+    tables = []
+    for name in ("against_linear", "learned"):
+        pairs = {
+            s: (singer_matrix(scores, representation="sae", sparsity=s),
+                base if name == "against_linear"
+                else singer_matrix(scores, representation="random", sparsity=s))
+            for s in steps
+        }
+        reference = linear if name == "against_linear" else "random"
+        tables.append(contrast_table(pairs).assign(contrast=name, reference=reference))
+    return pd.concat(tables, ignore_index=True)
+
+
+def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:
+    """Smallest value at which half of the weight is reached; NaN entries are left out.
+
+    Examples
+    --------
+    >>> weighted_median(np.array([1.0, 5.0, np.inf]), np.array([0.2, 0.4, 0.4]))
+    5.0
+    """
+    known = ~np.isnan(values)
+    if not known.any():
+        return float("nan")
+    order = np.argsort(values[known])
+    total = np.cumsum(weights[known][order])
+    return float(values[known][order][np.searchsorted(total, total[-1] / 2)])

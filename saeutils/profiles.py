@@ -89,6 +89,11 @@ class Maps(Section):
     n_top: Positive = Field(10, description="best-read attributes that the paper averages over")
     folds: int = Field(5, ge=2, description="singer-grouped folds")
     null_draws: Positive = Field(3, description="draws of pure-noise codes")
+    wide_layers: Literal["primary", "all"] = Field(
+        "primary", description="layers whose dictionaries are read for causes and matched by seed"
+    )
+    curve_sparsities: tuple[Sparsity, ...] = Field((75, 95), description="cells with k-curves")
+    inner_folds: int = Field(4, ge=2, description="singer-grouped folds within training singers")
 
 
 class Figures(Section):

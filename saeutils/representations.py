@@ -6,6 +6,7 @@ same seed, same start (A24). Shape letters: N clips, L layers, D width of the st
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +30,7 @@ class Representation:
         Id columns of every result table. ``sparsity`` is in percent (NaN for raw), ``k`` and
         ``seed`` are 0 for raw.
     dictionary
-        None for raw states.
+        None for raw states; a `LinearBasis` for PCA and ICA.
     """
 
     encoder: str
@@ -40,7 +41,7 @@ class Representation:
     k: int
     seed: int
     protocol: str
-    dictionary: SparseAutoencoder | None = None
+    dictionary: SparseAutoencoder | LinearBasis | None = None
 
     def encode(self, states_ND: np.ndarray) -> np.ndarray:
         """States as they are, or their codes; float32, shape [N, D] or [N, F]."""
@@ -100,6 +101,52 @@ def sae_cells(
         )
         cells.append(Representation(row.encoder, row.layer, "random", row.variant, *ids, twin))
     return cells
+
+
+@dataclass(frozen=True)
+class LinearBasis:
+    """An affine change of basis in the place of a dictionary: ``(states - mean_D) @ turn_DF``."""
+
+    mean_D: np.ndarray
+    turn_DF: np.ndarray
+
+    def encode(self, states_ND: np.ndarray) -> np.ndarray:
+        """Coordinates [N, F], float32."""
+        return ((states_ND - self.mean_D) @ self.turn_DF).astype(np.float32)
+
+
+def linear_cells(
+    encoder: str, layer: int, protocol: str, states_ND: np.ndarray, seed: int,
+    n_ica: int = 40, share: float = 0.99,
+) -> list[Representation]:
+    """Whitened PCA and ICA of one layer, fitted on training clips: what needs no dictionary.
+
+    Parameters
+    ----------
+    states_ND
+        Training clips of the layer.
+    seed
+        Start of FastICA.
+    n_ica, share
+        Components of the ICA at most, and variance that the kept principal components hold.
+    """
+    from sklearn.decomposition import FastICA
+
+    mean = states_ND.mean(axis=0, dtype=np.float64)
+    _, spread, axes = np.linalg.svd(states_ND - mean, full_matrices=False)
+    held = np.cumsum(spread**2) / np.sum(spread**2)
+    keep = min(int(np.searchsorted(held, share)) + 1, len(spread))
+    turn = axes[:keep].T / spread[:keep] * np.sqrt(len(states_ND))
+    n_ica = min(n_ica, keep)
+    ica = FastICA(n_ica, whiten="unit-variance", random_state=seed, max_iter=500, tol=1e-3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a rotation that has not settled is still a basis
+        ica.fit((states_ND - mean) @ turn[:, :n_ica])
+    bases = {"whitened_pca": turn, "ica": turn[:, :n_ica] @ ica.components_.T}
+    return [
+        Representation(encoder, layer, name, "", np.nan, 0, 0, protocol, LinearBasis(mean, basis))
+        for name, basis in bases.items()
+    ]
 
 
 def run_cells(
