@@ -35,6 +35,10 @@ class Recipe:
         Decoder bias: "none", "mean" or "geometric_median" of the training rows. It is subtracted
         from the input and added to the output; with it the rows are also scaled to unit variance,
         and the scale is folded into the weights afterwards.
+    principal_axes
+        Train in the coordinates of the rows' principal axes and turn the weights back afterwards.
+        The loss does not notice, Adam does: its step sizes are per coordinate, and a coordinate
+        that mixes large and small components gets the large one's.
     unit_norm
         Keep decoder directions at norm one, with gradients tangent to the sphere.
     decay
@@ -66,6 +70,7 @@ class Recipe:
     rate: float = 1e-3
     start: str = "linear"
     centre: str = "none"
+    principal_axes: bool = False
     unit_norm: bool = False
     decay: float = 0.0
     jitter: float = 0.0
@@ -79,8 +84,8 @@ class Recipe:
 
 RELEASED = Recipe("released", pick="last_batch")
 CORRECTED = Recipe(
-    "corrected", epochs=40, start="shaped", centre="mean", unit_norm=True, decay=0.5,
-    jitter=0.6, dead_after=1, wake=True, patience=10,
+    "corrected", epochs=40, rate=2e-3, start="shaped", centre="mean", principal_axes=True,
+    unit_norm=True, decay=0.5, jitter=0.45, dead_after=1, wake=True,
 )
 RECIPES = {recipe.name: recipe for recipe in (RELEASED, CORRECTED)}
 
@@ -126,19 +131,35 @@ def train_sae(
     if not len(validation_ND):
         raise ValueError("no validation rows: at least one is needed to choose the epoch")
     centre_D, scale = centre_and_scale(train_ND, recipe.centre)
-    rows_ND, held_ND = ((np.ascontiguousarray((acts - centre_D) / scale, dtype=np.float32))
-                        for acts in (train_ND, validation_ND))
-    steps = _make_steps(_start(rows_ND, latents, k, seed, recipe), k, recipe, backend, device)
+    rows_ND, held_ND = (np.ascontiguousarray((acts_ND - centre_D) / scale, dtype=np.float32)
+                        for acts_ND in (train_ND, validation_ND))
+    start = _start(rows_ND, latents, k, seed, recipe)
+    if recipe.principal_axes:
+        axes_DD = _principal_axes(rows_ND)
+        rows_ND, held_ND, start = rows_ND @ axes_DD, held_ND @ axes_DD, _turn(start, axes_DD)
+    steps = _make_steps(start, k, recipe, backend, device)
     best, history = _loop(steps, rows_ND, held_ND, latents, seed, recipe)
+    if recipe.principal_axes:
+        best = _turn(best, axes_DD.T)
     # ReLU and TopK do not change when all pre-activations are scaled: the codes take the units
     best["b_enc_F"] = (best["b_enc_F"] * scale).astype(np.float32)
-    best["b_dec_D"] = centre_D.astype(np.float32)
+    best["b_dec_D"] = centre_D
     picked = next(row for row in reversed(history) if row["picked"])
     info = {"protocol": recipe.name, "seed": int(seed), "scale": float(scale),
             "epochs": len(history), "best_epoch": picked["epoch"],
             "unused_fraction": picked["dead_fraction"], "backend": backend}
     sae = SparseAutoencoder(**best, k=k, centred=recipe.centre != "none", info=info)
     return sae, history
+
+
+def _principal_axes(rows_ND: np.ndarray) -> np.ndarray:
+    rows_ND = rows_ND.astype(np.float64)
+    return np.linalg.eigh(rows_ND.T @ rows_ND)[1][:, ::-1].astype(np.float32)
+
+
+def _turn(weights: dict[str, np.ndarray], axes_DD: np.ndarray) -> dict[str, np.ndarray]:
+    return weights | {"W_enc_DF": np.ascontiguousarray(axes_DD.T @ weights["W_enc_DF"]),
+                      "W_dec_FD": np.ascontiguousarray(weights["W_dec_FD"] @ axes_DD)}
 
 
 def _start(rows_ND, latents: int, k: int, seed: int, recipe: Recipe):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeutils import sae_metrics, sae_training
-from saeutils.sae import linear_start
+from saeutils.sae import linear_start, untrained_twin
 from saeutils.sae_kernels import SparseSteps, select_largest
 from saeutils.sae_torch import DenseSteps
 from saeutils.sae_training import CORRECTED, RELEASED, Recipe, centre_and_scale, train_sae
@@ -124,13 +124,35 @@ def test_training_again_gives_the_same_bits(recipe):
 
 
 def test_scale_and_offset_of_the_rows_are_folded_into_the_weights():
-    recipe = replace(CORRECTED, epochs=5)
+    recipe = replace(CORRECTED, epochs=5, principal_axes=False)  # axes are not exact to the bit
     train, held = rows(), rows(40, 1)
     plain, _ = train_sae(train, held, LATENTS, 4, 0, recipe)
     moved, _ = train_sae(8 * train + 64, 8 * held + 64, LATENTS, 4, 0, recipe)  # exact in float32
     assert np.allclose(np.linalg.norm(moved.W_dec_FD, axis=1), 1, atol=1e-5)
     assert np.allclose(moved.encode(8 * held + 64), 8 * plain.encode(held), atol=0.02)
     assert np.allclose(moved.forward(8 * held + 64), 8 * plain.forward(held) + 64, atol=0.02)
+
+
+@pytest.mark.parametrize("recipe", [RELEASED, CORRECTED, AUXILIARY], ids=lambda r: r.name)
+@pytest.mark.parametrize("k", [2, LATENTS])
+def test_the_sae_that_comes_back_is_the_one_that_was_trained(recipe, k):
+    """Centre, scale and axes are undone in the weights: its error is the one in the history."""
+    train, held = 5 * rows(), 5 * rows(40, 1)
+    sae, history = train_sae(train, held, LATENTS, k, 0, replace(recipe, epochs=6))
+    kept = history[sae.info["best_epoch"] - 1]
+    error = sae_metrics.fvu(held, sae.forward(held))
+    assert error == pytest.approx(kept["validation_fvu"], rel=1e-3)
+
+
+def test_an_untrained_sae_is_its_untrained_twin():
+    """No step taken: what is left is the start, which is the null of A24."""
+    recipe = replace(CORRECTED, epochs=1, rate=0.0, wake=False, dead_after=0)
+    sae, _ = train_sae(rows(), rows(40, 1), LATENTS, 3, 5, recipe)
+    twin = untrained_twin(sae, rows())
+    codes, others = sae.encode(rows(30, 2)), twin.encode(rows(30, 2))
+    assert np.mean((codes > 0) == (others > 0)) > 0.995
+    both = (codes > 0) & (others > 0)
+    assert np.corrcoef(codes[both], others[both])[0, 1] > 0.999
 
 
 def test_corrected_recipe_wakes_its_latents_and_the_released_one_does_not():
