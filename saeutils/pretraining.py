@@ -41,12 +41,17 @@ class Recipe:
     source_layer : int
         State from which the source vector is predicted; the MFCC units come from the last.
     decorrelation : float
-        Weight of the squared off-diagonal correlation of 0.5 s means of every state.
+        Weight of `decorrelation_loss` on every state's means over `block_frames` frames.
+    concentration : float
+        Weight of `concentration_loss` on the same means.
+    pre_norm : bool
+        Blocks normalise their input (learns faster, but every state keeps state 0 in it) or
+        their output (as HuBERT base; states come to differ).
     """
 
     hours: float = 10.0
-    steps: int = 5000
-    decay_steps: int = 1200
+    steps: int = 3000
+    decay_steps: int = 800
     warmup: int = 100
     batch_s: float = 16.0
     crops_s: tuple[float, ...] = (1.5, 2.0, 2.0, 3.0, 4.0)
@@ -57,7 +62,10 @@ class Recipe:
     unmasked_weight: float = 0.5
     source_layer: int = 4
     regression_weight: float = 1.0
-    decorrelation: float = 0.01
+    decorrelation: float = 0.0
+    concentration: float = 0.15
+    block_frames: int = 10
+    pre_norm: bool = False
     n_mfcc_units: int = 100
     n_source_units: int = 64
     layers: int = 6
@@ -76,7 +84,7 @@ def encoder_config(recipe: Recipe):
         num_attention_heads=recipe.heads, intermediate_size=4 * recipe.width,
         conv_dim=list(recipe.conv), conv_kernel=[10, 3, 3, 3, 3, 2, 2],
         conv_stride=[5, 2, 2, 2, 2, 2, 2], feat_extract_norm="layer", conv_bias=True,
-        do_stable_layer_norm=True,
+        do_stable_layer_norm=recipe.pre_norm,
         num_conv_pos_embeddings=64, num_conv_pos_embedding_groups=16, layerdrop=0.0,
         hidden_dropout=0.05, attention_dropout=0.05, activation_dropout=0.0,
         feat_proj_dropout=0.0, final_dropout=0.0, mask_time_prob=recipe.mask_prob,
@@ -115,30 +123,52 @@ class Pretrainer(nn.Module):
             parts |= {f"ce_{name}": losses[-1].item(), f"acc_{name}": 100 * right.item()}
         error = (self.source_vector(middle).float() - vector_BTQ).pow(2).mean(-1)
         regression = (weight * error).sum()
-        spread = decorrelation_loss(out.hidden_states[1:])
-        parts |= {"regression": regression.item(), "decorrelation": spread.item()}
-        return sum(losses) + r.regression_weight * regression + r.decorrelation * spread, parts
+        blocks = [block_means(state, r.block_frames) for state in out.hidden_states]
+        alike, narrow = decorrelation_loss(blocks[1:]), concentration_loss(blocks)
+        parts |= {"regression": regression.item(), "decorrelation": alike.item(),
+                  "concentration": narrow.item()}  # fmt: skip
+        extra = r.decorrelation * alike + r.concentration * narrow
+        return sum(losses) + r.regression_weight * regression + extra, parts
 
 
-def decorrelation_loss(states: tuple[torch.Tensor, ...], frames: int = 25) -> torch.Tensor:
-    """Mean over states of the summed squared off-diagonal correlations, divided by the width.
+def block_means(state_BTD: torch.Tensor, frames: int) -> torch.Tensor:
+    """Means over whole blocks of `frames` frames, [batch * blocks, width], float32."""
+    n = state_BTD.shape[1] // frames
+    return state_BTD[:, : n * frames].unflatten(1, (n, frames)).mean(2).flatten(0, 1).float()
 
-    Each state [batch, frames, width] is first averaged over blocks of `frames` (0.5 s).
+
+def decorrelation_loss(means: list[torch.Tensor]) -> torch.Tensor:
+    """Mean over states [N, D] of the summed squared off-diagonal correlations, divided by D.
 
     Examples
     --------
-    >>> x = torch.eye(4).repeat(1, 1, 1) - 0.25
-    >>> round(decorrelation_loss((torch.cat([x, x], -1),), frames=1).item(), 3)
+    >>> x = torch.eye(4) - 0.25
+    >>> round(decorrelation_loss([torch.cat([x, x], -1)]).item(), 3)
     1.665
     """
     total = torch.zeros(())
-    for state in states:
-        n = state.shape[1] // frames
-        means = state[:, : n * frames].unflatten(1, (n, frames)).mean(2).flatten(0, 1).float()
-        z = (means - means.mean(0)) / (means.std(0, correction=0) + 1e-4)
+    for x in means:
+        z = (x - x.mean(0)) / (x.std(0, correction=0) + 1e-4)
         corr = z.T @ z / len(z)
         total = total + (corr.pow(2).sum() - corr.diagonal().pow(2).sum()) / len(corr)
-    return total / len(states)
+    return total / len(means)
+
+
+def concentration_loss(means: list[torch.Tensor]) -> torch.Tensor:
+    """Mean over states [N, D] of log(D / participation ratio): 0 if all directions vary alike.
+
+    Examples
+    --------
+    >>> x = torch.cat([torch.eye(2), -torch.eye(2)])
+    >>> round(concentration_loss([x, x * torch.tensor([1.0, 0.0])]).item(), 4) == 0.3466
+    True
+    """
+    total = torch.zeros(())
+    for x in means:
+        centred = x - x.mean(0)
+        cov = centred.T @ centred
+        total = total + torch.log(len(cov) * cov.pow(2).sum() / (cov.trace() ** 2 + 1e-9))
+    return total / len(means)
 
 
 class Corpus:
@@ -194,12 +224,14 @@ def rate_at(step: int, recipe: Recipe) -> float:
 
 
 def pretrain(corpus: Path, out: Path, recipe: Recipe, *, save_every: int = 250,
-             stop_at: int | None = None, bfloat16: bool = True) -> dict:  # fmt: skip
+             stop_at: int | None = None, start: Path | None = None,
+             bfloat16: bool = True) -> dict:  # fmt: skip
     """Train to `recipe.steps` (or `stop_at`), going on from the checkpoint in `out` if any.
 
     Step s draws its batch, mask and dropout from (seed, s) alone, so a resumed run sees what an
     unbroken one would. Writes ``checkpoint.safetensors`` (weights and Adam moments),
-    ``progress.json`` and ``log.csv`` into `out`, and returns the record.
+    ``progress.json`` and ``log.csv`` into `out`, and returns the record. With `start`, the folder
+    of another run, a fresh run begins with its weights (not with its Adam moments).
 
     Raises
     ------
@@ -217,6 +249,11 @@ def pretrain(corpus: Path, out: Path, recipe: Recipe, *, save_every: int = 250,
               {"params": plain, "weight_decay": 0.0}]  # fmt: skip
     optimiser = torch.optim.AdamW(groups, lr=recipe.rate, betas=(0.9, 0.98), fused=True)
     step, seconds = _resume(out, model, optimiser, recipe)
+    earlier = None
+    if start is not None:
+        earlier = json.loads((start / "progress.json").read_text(encoding="utf-8"))
+        if step == 0:
+            model.load_state_dict(_read(start / "checkpoint.safetensors")[1])
     stop, model = min(stop_at or recipe.steps, recipe.steps), model.train()
     began, sums, count = time.time() - seconds, {}, 0
     while step < stop:
@@ -240,12 +277,12 @@ def pretrain(corpus: Path, out: Path, recipe: Recipe, *, save_every: int = 250,
         if step % save_every == 0 or step == stop:
             row = {"step": step, **{k: round(v / count, 4) for k, v in sums.items()}}
             row["seconds"] = round(time.time() - began, 1)
-            _save(out, model, optimiser, recipe, row)
+            _save(out, model, optimiser, recipe, row, earlier)
             sums, count = {}, 0
     return json.loads((out / "progress.json").read_text(encoding="utf-8"))
 
 
-def _save(out: Path, model, optimiser, recipe: Recipe, row: dict) -> None:
+def _save(out: Path, model, optimiser, recipe: Recipe, row: dict, earlier: dict | None) -> None:
     from safetensors.torch import save_file
 
     tensors = {f"model.{k}": v.contiguous().clone() for k, v in model.state_dict().items()}
@@ -262,30 +299,37 @@ def _save(out: Path, model, optimiser, recipe: Recipe, row: dict) -> None:
     with log.open("a", encoding="utf-8") as handle:
         handle.write(head + line)
     record = {"recipe": asdict(recipe), "last": row, "torch": torch.__version__}
+    record |= {"start": earlier} if earlier else {}
     (out / "progress.json").write_text(json.dumps(record, indent=1), encoding="utf-8")
 
 
-def _resume(out: Path, model, optimiser, recipe: Recipe) -> tuple[int, float]:
+def _read(path: Path) -> tuple[dict, dict, dict]:
+    """Metadata, weights and Adam moments of a checkpoint."""
     from safetensors import safe_open
 
+    with safe_open(path, "pt") as file:
+        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+        meta = file.metadata()
+    weights = {k[6:]: v for k, v in tensors.items() if k.startswith("model.")}
+    return meta, weights, {k[5:]: v for k, v in tensors.items() if k.startswith("adam.")}
+
+
+def _resume(out: Path, model, optimiser, recipe: Recipe) -> tuple[int, float]:
     path = out / "checkpoint.safetensors"
     if not path.exists():
         return 0, 0.0
-    with safe_open(path, "pt") as file:
-        meta = file.metadata()
-        tensors = {k: file.get_tensor(k) for k in file.keys()}  # noqa: SIM118 (not a dict)
+    meta, weights, moments = _read(path)
     step, old = int(meta["step"]), json.loads(meta["recipe"])
     new = json.loads(json.dumps(asdict(recipe)))
-    changed = sorted(k for k in new if new[k] != old.get(k))
+    changed = sorted(k for k in new if k in old and new[k] != old[k])
     began = min(r["steps"] - r["decay_steps"] for r in (old, new))
     if set(changed) - {"steps", "decay_steps"} or (changed and step > began):
         raise ValueError(f"{path} was made with other {', '.join(changed)}: use another folder")
-    model.load_state_dict({k[6:]: v for k, v in tensors.items() if k.startswith("model.")})
+    model.load_state_dict(weights)
     state: dict = {}
-    for name, value in tensors.items():
-        if name.startswith("adam."):
-            _, i, moment = name.split(".")
-            state.setdefault(int(i), {})[moment] = value
+    for name, value in moments.items():
+        i, moment = name.split(".")
+        state.setdefault(int(i), {})[moment] = value
     full = optimiser.state_dict()
     optimiser.load_state_dict({"state": state, "param_groups": full["param_groups"]})
     return step, float(meta["seconds"])
@@ -297,13 +341,11 @@ def export(checkpoint: Path, folder: Path) -> Path:
 
     Returns the path of the weights.
     """
-    from safetensors import safe_open
     from transformers import HubertModel, Wav2Vec2FeatureExtractor
 
-    with safe_open(checkpoint, "pt") as file:
-        recipe = json.loads(file.metadata()["recipe"])
-        names = [k for k in file.keys() if k.startswith("model.encoder.")]  # noqa: SIM118
-        weights = {k.removeprefix("model.encoder."): file.get_tensor(k) for k in names}
+    meta, weights, _ = _read(checkpoint)
+    recipe = json.loads(meta["recipe"])
+    weights = {k[8:]: v for k, v in weights.items() if k.startswith("encoder.")}
     recipe = Recipe(**{k: tuple(v) if isinstance(v, list) else v for k, v in recipe.items()})
     model = HubertModel(encoder_config(recipe))
     model.load_state_dict(weights, strict=True)

@@ -124,10 +124,20 @@ def test_export_loads_strictly_and_equals_the_trained_encoder(corpus, tmp_path):
 
 
 def test_decorrelation_sees_duplicates_only():
-    x = torch.randn(1, 4000, 6, generator=torch.Generator().manual_seed(0))
-    alone = pretraining.decorrelation_loss((x,), frames=1)
-    twice = pretraining.decorrelation_loss((torch.cat([x, x], -1),), frames=1)
+    x = torch.randn(4000, 6, generator=torch.Generator().manual_seed(0))
+    alone = pretraining.decorrelation_loss([x * torch.arange(1, 7)])
+    twice = pretraining.decorrelation_loss([torch.cat([x, x], -1)])
     assert alone < 0.01 and twice == pytest.approx(1.0, abs=0.02)  # one twin per dimension
+
+
+def test_concentration_is_the_log_of_the_participation_ratio():
+    from saeutils.activations import participation_ratio
+
+    x = torch.randn(500, 8, generator=torch.Generator().manual_seed(1)) * torch.arange(1, 9)
+    ratio = participation_ratio(x.numpy())
+    assert pretraining.concentration_loss([x]).item() == pytest.approx(np.log(8 / ratio), abs=1e-4)
+    means = pretraining.block_means(x[None], 100)
+    assert torch.allclose(means, x.reshape(5, 100, 8).mean(1), atol=1e-5)
 
 
 def test_refusals(corpus, tmp_path):
