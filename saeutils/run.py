@@ -167,7 +167,8 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], timeout: in
             transport = "tcp" if os.name == "nt" else "ipc"
             connection_file = str(Path(runtime) / "kernel.json")
             kernel_spec = KernelSpec(
-                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"],
+                argv=[sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}",
+                      "--log-level=CRITICAL"],  # errors of cells arrive in the notebook
                 display_name="Python 3", language="python")
 
         try:
