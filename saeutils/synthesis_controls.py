@@ -93,7 +93,7 @@ TECHNIQUES: dict[str, dict[str, tuple[float, float]]] = {
         "level_db": (-4.0, 2.0), "breaks_per_s": (0.0, 0.4),
     },
     "breathy": {
-        "tilt_db": (8.0, 19.0), "aspiration_db": (5.0, 13.0), "bandwidth_scale": (1.2, 1.6),
+        "tilt_db": (8.0, 19.0), "aspiration_db": (6.0, 13.0), "bandwidth_scale": (1.2, 1.6),
         "level_db": (-8.0, -2.0), "jitter_percent": (1.0, 3.0),
     },
     "belt": {
@@ -102,7 +102,7 @@ TECHNIQUES: dict[str, dict[str, tuple[float, float]]] = {
         "am_depth": (0.0, 0.15), "level_db": (2.0, 6.0),
     },
     "inhaled": {
-        "tilt_db": (6.0, 18.0), "aspiration_db": (6.0, 16.0), "jitter_percent": (20.0, 70.0),
+        "tilt_db": (8.0, 20.0), "aspiration_db": (7.0, 15.0), "jitter_percent": (20.0, 70.0),
         "shimmer_db": (3.0, 9.0), "breaks_per_s": (0.3, 1.1), "range_scale": (0.4, 0.9),
         "level_db": (-13.0, -4.0),
     },

@@ -35,7 +35,7 @@ FORMANTS = {
 LIPS_HZ = (400, 1300)  # where F1 and F2 go while the lips flap
 VOICING_DB = 85.0
 LEVEL_DB = -14.5  # brings a straight tone to about the level of VocalSet's
-ASPIRATION_DB = -102.0  # numpy's noise at the level of Praat's, at equal aspiration_db
+ASPIRATION_DB = -72.0  # 4 dB below what matches Praat's aspiration by its effect on HNR
 
 
 @dataclass(frozen=True)

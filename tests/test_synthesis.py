@@ -147,7 +147,7 @@ def test_unknown_names_are_refused(call, message):
 
 
 # guards -------------------------------------------------------------------------------------
-def test_noise_does_not_know_the_technique(plan, monkeypatch):
+def test_noise_does_not_know_the_technique(plan):
     """Technique labels permuted before anything is drawn leave every noise draw as it was."""
     row = row_of(plan, "straight")
     for technique in ("vocal_fry", "breathy"):
@@ -276,6 +276,25 @@ def test_stems_move_only_where_the_factor_acts(moved):
         assert stems.gain == base.gain
         same_voice = np.array_equal(stems.voiced, base.voiced)
         assert same_voice == (factor in ("aspiration_db", "level_db")), factor
+
+
+def test_every_moved_factor_changes_the_spectrogram(moved):
+    """A factor that cannot act would count as a failure of every code (aspiration once could not).
+    """
+    from scipy.signal import spectrogram
+
+    def picture(row):
+        samples = synthesis.render(row, SEED)
+        power = spectrogram(samples, 44_100, nperseg=1024)[2][:186]  # up to 8 kHz
+        return 10 * np.log10(power + 1e-12)
+
+    for factor in MOVED_FACTORS:
+        part = moved[moved["factor"] == factor].sort_values("value")
+        base = part["base_id"].iloc[0]
+        ends = part[part["base_id"] == base].iloc[[0, -1]].to_dict("records")
+        one, two = map(picture, ends)
+        change = np.quantile(np.abs(one - two), 0.95)
+        assert change > 1, f"{factor}: 95 % of the spectrogram changes by less than {change:.2f} dB"
 
 
 def test_placebo_gain_is_an_exact_factor(moved):
