@@ -50,7 +50,7 @@ class Data(Section):
 class Extraction(Section):
     """How an encoder turns clips into states (stage 02)."""
 
-    batch_size: Positive = 16
+    batch_size: Positive = 8
     released_window_seconds: float = Field(5.0, gt=0, description="crop and padding of the paper")
 
 
