@@ -129,7 +129,7 @@ def over_layers(table: pd.DataFrame, *, metric: str, references: dict[str, float
         baseline(axis, value, name, side="left")
     axis.set(xlabel="relative depth of the layer (0 = before the first block, 1 = last)",
              ylabel=METRICS.get(metric, metric))
-    _legend_below(figure, axis, columns=3)
+    _legend_above(figure, axis, columns=3)
     return figure
 
 
@@ -149,7 +149,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
     names = list(dict.fromkeys(table[panel]))
     columns = 2 if len(names) == 4 else min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = new_figure(rows, columns, width=3.1 * columns + 0.9, height=2.6 * rows + 1.0,
+    figure, axes = new_figure(rows, columns, width=2.75 * columns + 0.6, height=2.5 * rows + 1.0,
                               note=note, sharey=share_y)
     ticks = sorted(table["sparsity"].dropna().unique())
     kinds = list(dict.fromkeys(table.loc[table["sparsity"].notna(), "representation"]))
@@ -176,7 +176,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
         axis.set_visible(False)
     figure.supxlabel("sparsity of the codes (%)", fontsize=11)
     figure.supylabel(METRICS.get(metric, metric), fontsize=11)
-    _legend_below(figure, axes.flat[0], columns=4)
+    _legend_above(figure, axes, columns=4)
     return figure
 
 
@@ -212,7 +212,7 @@ def null_figure(table: pd.DataFrame, *, note: str = "") -> Figure:
         baseline(axis, value, f"{name} states")
     axis.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
     axis.set(xlabel="sparsity of the codes (%)", ylabel=METRICS["completeness"])
-    _legend_below(figure, axis, columns=2)
+    _legend_above(figure, axis, columns=2)
     return figure
 
 
@@ -269,11 +269,11 @@ def attribute_groups(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     groups = list(dict.fromkeys(table["group"]))
     series = list(dict.fromkeys(table["series"]))
     width = 0.8 / len(series)
-    palette = ["#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7", "#E69F00"]
+    palette = {look[3]: look[0] for look in REPRESENTATIONS.values()}
     for i, name in enumerate(series):
         part = table[table["series"] == name].set_index("group").reindex(groups)
         x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
-        axis.bar(x, part["value"], width * 0.92, color=palette[i % len(palette)], label=name)
+        axis.bar(x, part["value"], width * 0.92, color=palette.get(name, GREY), label=name)
         if "ci_low" in part and part["ci_low"].notna().any():
             axis.vlines(x, part["ci_low"], part["ci_high"], color="black", linewidth=1)
     if "expected" in table:
@@ -284,7 +284,7 @@ def attribute_groups(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
                     rotation=20, ha="right")
     axis.set(ylabel="attributes among the ten best")
     axis.grid(axis="x", visible=False)
-    _legend_below(figure, axis, columns=3)
+    _legend_above(figure, axis, columns=3)
     return figure
 
 
@@ -322,9 +322,11 @@ def encoder_label(name: str) -> str:
     return labels.get(name, name)
 
 
-def _legend_below(figure: Figure, axis, columns: int) -> None:
-    handles, labels = axis.get_legend_handles_labels()
-    kept = {label: handle for handle, label in zip(handles, labels, strict=True) if label}
+def _legend_above(figure: Figure, axes, columns: int) -> None:
+    kept = {}
+    for axis in np.ravel(axes):
+        for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
+            kept.setdefault(label, handle)
     if kept:
         figure.legend(list(kept.values()), list(kept), loc="outside upper left", ncols=columns)
 
@@ -365,7 +367,7 @@ def sorted_curves(series: dict, *, x: str, y: str, note: str = "") -> Figure:
         axis.plot(range(1, len(values) + 1), values, color=color, marker=marker, linestyle=style,
                   markersize=4, label=label)
     axis.set(xlabel=x, ylabel=y, ylim=(0, 1.05))
-    _legend_below(figure, axis, columns=3)
+    _legend_above(figure, axis, columns=3)
     return figure
 
 
