@@ -150,7 +150,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
     columns = 2 if len(names) == 4 else min(columns, len(names))
     rows = -(-len(names) // columns)
     figure, axes = new_figure(rows, columns, width=2.75 * columns + 0.6, height=2.5 * rows + 1.0,
-                              note=note, sharey=share_y)
+                              note="", sharey=share_y)
     ticks = sorted(table["sparsity"].dropna().unique())
     kinds = list(dict.fromkeys(table.loc[table["sparsity"].notna(), "representation"]))
     for axis, name in zip(axes.flat, names, strict=False):
@@ -170,13 +170,14 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
             baseline(axis, value, text)
         axis.set_title(str(name), loc="left")
         axis.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+        axis.set_xlim(-0.4, len(ticks) - 0.6)
         if log:
             axis.set_yscale("log")
     for axis in axes.flat[len(names):]:
         axis.set_visible(False)
-    figure.supxlabel("sparsity of the codes (%)", fontsize=11)
+    _common_x(figure, "sparsity of the codes (%)", note)
     figure.supylabel(METRICS.get(metric, metric), fontsize=11)
-    _legend_above(figure, axes, columns=4)
+    _legend_above(figure, axes, columns=2 if columns <= 2 else 4)
     return figure
 
 
@@ -229,7 +230,7 @@ def contrasts(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     columns = min(4, len(techniques))
     rows = -(-len(techniques) // columns)
     figure, axes = new_figure(rows, columns, width=2.4 * columns, height=2.35 * rows + 0.5,
-                              note=note, sharex=True, sharey=True)
+                              note="", sharex=True, sharey=True)
     reach = np.linspace(-30, 30, 601)
     for axis, name in zip(axes.flat, techniques, strict=False):
         part = table[table["technique"] == name]
@@ -242,15 +243,15 @@ def contrasts(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
         axis.axvline(0, color=GREY, linewidth=0.6)
         axis.set_xscale("symlog", linthresh=0.5)
         axis.set_yscale("symlog", linthresh=0.5)
-        axis.set(xlim=(-15, 15), ylim=(-15, 15), xticks=[-5, 0, 5], yticks=[-5, 0, 5])
-        axis.set_xticklabels(["−5", "0", "5"])
-        axis.set_yticklabels(["−5", "0", "5"])
+        ticks = [-5, -0.5, 0, 0.5, 5]
+        axis.set(xlim=(-15, 15), ylim=(-15, 15), xticks=ticks, yticks=ticks)
+        axis.set_xticklabels([f"{tick:g}" for tick in ticks])
+        axis.set_yticklabels([f"{tick:g}" for tick in ticks])
         axis.minorticks_off()
         axis.set_title(str(name).replace("_", " "), loc="left")
     for axis in axes.flat[len(techniques):]:
         axis.set_visible(False)
-    figure.supxlabel("real singers: difference to straight tone (interquartile ranges)",
-                     fontsize=11)
+    _common_x(figure, "real singers: difference to straight tone (interquartile ranges)", note)
     figure.supylabel("synthetic singers", fontsize=11)
     return figure
 
@@ -297,7 +298,7 @@ def completeness_entropy(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figur
         Columns representation, attribute, entropy (bits), value (completeness).
     """
     kinds = [kind for kind in REPRESENTATIONS if kind in set(table["representation"])]
-    figure, axes = new_figure(1, len(kinds), width=2.9 * len(kinds) + 0.8, height=3.6, note=note,
+    figure, axes = new_figure(1, len(kinds), width=2.9 * len(kinds) + 0.8, height=3.6, note="",
                               sharey=True, sharex=True)
     for axis, kind in zip(axes.flat, kinds, strict=True):
         color, _, _, label = REPRESENTATIONS[kind]
@@ -305,7 +306,7 @@ def completeness_entropy(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figur
         axis.scatter(part["entropy"], part["value"], s=18, color=color, alpha=0.7, linewidths=0)
         rank = part["entropy"].corr(part["value"], method="spearman")
         axis.set_title(f"{label}\nrank correlation {rank:+.2f}", loc="left", fontsize=10)
-    figure.supxlabel("entropy of the attribute's 10-bin histogram (bits)", fontsize=11)
+    _common_x(figure, "entropy of the attribute's 10-bin histogram (bits)", note)
     axes[0, 0].set_ylabel(METRICS["completeness"])
     return figure
 
@@ -320,6 +321,11 @@ def encoder_label(name: str) -> str:
     labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST",
               "hubert": "HuBERT", "wavlm": "WavLM", "mert": "MERT"}
     return labels.get(name, name)
+
+
+def _common_x(figure: Figure, text: str, note: str) -> None:
+    """Label below all panels, with the note as a second line: there it can cover nothing."""
+    figure.supxlabel(f"{text}\n({note})" if note else text, fontsize=11)
 
 
 def _legend_above(figure: Figure, axes, columns: int) -> None:
@@ -378,7 +384,7 @@ def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: floa
 
     rows = -(-len(waves) // columns)
     figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.1 * rows + 0.7,
-                              note=note, sharey=True)
+                              note="", sharey=True)
     for axis, (name, wave) in zip(axes.flat, waves.items(), strict=False):
         hz, seconds, power = spectrogram(np.asarray(wave, float), sample_rate, nperseg=1024,
                                          noverlap=768)
@@ -389,6 +395,6 @@ def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: floa
         axis.set_title(name.replace("_", " "), loc="left")
     for axis in axes.flat[len(waves):]:
         axis.set_visible(False)
-    figure.supxlabel("time (s)", fontsize=11)
+    _common_x(figure, "time (s)", note)
     figure.supylabel("frequency (kHz)", fontsize=11)
     return figure
