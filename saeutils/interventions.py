@@ -245,3 +245,48 @@ def _raw_power(codes_MF, sets, scale_F, name: str) -> np.ndarray:
     base = sets[sets["factor"] == "base"].reset_index().set_index("base_id")["index"]
     own = sets[sets["factor"] == name]
     return ((codes[own.index] - codes[base[own["base_id"]].to_numpy()]) ** 2).mean(axis=0)
+
+
+def code_matrix(found: Responses) -> tuple[pd.DataFrame, dict[str, int]]:
+    """For each cause the code that answers most specifically to it, and all its responses.
+
+    Returns
+    -------
+    table, best
+        A table with columns code (label), factor, value, confirmed, one row per code and factor:
+        for causes the share of the code's response, for placebos their power over the code's
+        largest one (at most 1). And the code chosen for each cause.
+    """
+    causes = [name for name in found.factors if name not in PLACEBOS]
+    rows, best = [], {}
+    for q, name in enumerate(causes):
+        score = np.where(found.exceeds[q], np.nan_to_num(found.specificity[q]), -1.0)
+        code = best[name] = int(np.argmax(score))
+        peak = max(float(found.power[:, code].max()), 1e-30)
+        for f, factor in enumerate(found.factors):
+            placebo = factor in PLACEBOS
+            value = min(found.power[f, code] / peak, 1.0) if placebo \
+                else float(np.nan_to_num(found.specificity[f, code]))
+            sure = not placebo and bool(found.exceeds[f, code]) and value >= SPECIFICITY_FLOOR
+            rows.append((f"{name}: code {code}", factor, value, sure))
+    return pd.DataFrame(rows, columns=["code", "factor", "value", "confirmed"]), best
+
+
+def code_changes(
+    codes_MF: np.ndarray, sets: pd.DataFrame, scale_F: np.ndarray, factor: str, code: int
+) -> pd.DataFrame:
+    """Change of one code against its base clip as one factor moves (columns base_id, step, value).
+
+    In SDs of the code over training clips; step 0, the base itself, is included.
+    """
+    sets = sets.reset_index(drop=True)
+    own = sets[sets["factor"].isin([factor, "base"])].copy()
+    own = own[own["base_id"].isin(sets.loc[sets["factor"] == factor, "base_id"])]
+    if not len(own):
+        raise ValueError(f"no clip with {factor!r} moved: there are "
+                         f"{', '.join(sorted(sets['factor'].unique()))}")
+    unit = scale_F[code] if scale_F[code] > 0 else np.inf
+    own["value"] = np.asarray(codes_MF, dtype=float)[own.index, code] / unit
+    start = own[own["factor"] == "base"].set_index("base_id")["value"]
+    own["value"] -= own["base_id"].map(start)
+    return own[["base_id", "step", "value"]].sort_values(["base_id", "step"], ignore_index=True)

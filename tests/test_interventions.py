@@ -4,6 +4,8 @@ import pytest
 
 from saeutils.interventions import (
     Responses,
+    code_changes,
+    code_matrix,
     factor_maps,
     interventions_cell,
     matched_pairs,
@@ -116,6 +118,19 @@ def test_interventions_cell_reports_the_known_answer_for_gain(world):
                                np.arange(200), singers, 0.1)
     value = table.set_index(["factor", "metric"])["value"]
     assert value["placebo_gain", "power_over_noise"] == 0 and value["pitch", "confirmed"] > 0
+
+
+def test_the_matrix_names_the_most_specific_code_and_the_curve_starts_at_zero(world):
+    _, _, _, codes, sets = world
+    matrix, best = code_matrix(responses(codes, sets, np.ones(5)))
+    assert best == {"pitch": 0, "tilt": 1}
+    sure = matrix[matrix["confirmed"]]
+    assert sure["code"].tolist() == ["pitch: code 0", "tilt: code 1"]
+    assert sure["factor"].tolist() == ["pitch", "tilt"] and np.allclose(sure["value"], 1)
+    curve = code_changes(codes, sets, np.full(5, 2.0), "tilt", 1)
+    assert len(curve) == 40 * 5 and np.allclose(curve["value"], curve["step"] / 2)
+    with pytest.raises(ValueError, match="no clip with 'rate' moved"):
+        code_changes(codes, sets, np.ones(5), "rate", 0)
 
 
 def test_responses_refuse(world):

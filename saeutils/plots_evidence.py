@@ -1,0 +1,161 @@
+"""Figures of the evidence: k-curves, the claim figure, responses to interventions, the audit.
+
+Each takes a tidy table and returns a Figure, in the style of `saeutils.plots`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from saeutils.plots import GREY, REPRESENTATIONS, SYNTHETIC, line, new_figure
+
+
+def k_curves(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+    """R2 on unseen singers against the number of codes that may be used.
+
+    Parameters
+    ----------
+    table
+        Columns panel, representation, codes, value, and where known ci_low, ci_high. One line per
+        representation in each panel; linear bases repeat in every panel.
+    """
+    names = list(dict.fromkeys(table["panel"]))
+    figure, axes = new_figure(1, len(names), width=3.5 * len(names) + 0.6, height=4.0, note=note,
+                              sharey=True)
+    for axis, name in zip(axes.flat, names, strict=True):
+        part = table[table["panel"] == name]
+        _curve_lines(axis, part)
+        axis.set_title(str(name), loc="left")
+    axes[0, 0].set_ylabel("R² (unseen singers)")
+    figure.supxlabel("number of codes used", fontsize=11)
+    _legend(figure, axes[0, 0], columns=3)
+    return figure
+
+
+def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *,
+                 note: str = SYNTHETIC) -> Figure:
+    """Both claims in one picture: what is kept by sparsity, and R2 by number of codes.
+
+    Parameters
+    ----------
+    contrasts
+        Columns contrast (retention, readability, learned), sparsity, value, ci_low, ci_high.
+    curves
+        As for `k_curves`, without panel.
+    margin
+        Non-inferiority margin, drawn as a band below zero.
+    """
+    figure, axes = new_figure(1, 2, width=8.6, height=4.2, note=note)
+    left, right = axes[0]
+    looks = {"retention": ("#0072B2", "o"), "readability": ("#009E73", "^"),
+             "learned": ("#D55E00", "s")}
+    ticks = sorted(contrasts["sparsity"].unique())
+    left.axhspan(-100 * margin, 0, color="#E6E6E6", zorder=0)
+    left.axhline(0, color=GREY, linewidth=0.8)
+    for offset, (name, (color, marker)) in zip((-0.12, 0, 0.12), looks.items(), strict=True):
+        part = contrasts[contrasts["contrast"] == name].sort_values("sparsity")
+        part = part.assign(**{c: 100 * part[c] for c in ("value", "ci_low", "ci_high")})
+        line(left, [ticks.index(s) for s in part["sparsity"]], part, color=color, marker=marker,
+             label=name, offset=offset)
+    left.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
+    left.set(xlabel="sparsity of the codes (%)", ylabel="difference (points of balanced accuracy)")
+    left.legend(loc="lower left")
+    _curve_lines(right, curves)
+    right.set(xlabel="number of codes used", ylabel="R² (unseen singers)")
+    right.legend(loc="lower right")
+    return figure
+
+
+def response_matrix(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+    """How much of each code's response belongs to each factor, with the placebos beside.
+
+    Parameters
+    ----------
+    table
+        Columns code (label, in the order of rows), factor (in the order of columns), value
+        (share or relative power, 0 to 1), confirmed (bool: above the placebo and specific).
+    """
+    codes, factors = (list(dict.fromkeys(table[name])) for name in ("code", "factor"))
+    wide = table.pivot(index="code", columns="factor", values="value").loc[codes, factors]
+    marks = table.pivot(index="code", columns="factor", values="confirmed").loc[codes, factors]
+    figure, axes = new_figure(width=7.2, height=0.26 * len(codes) + 1.9, note=note)
+    axis = axes[0, 0]
+    image = axis.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    for row, column in np.argwhere(marks.fillna(False).to_numpy(dtype=bool)):
+        axis.plot(column, row, marker="o", color="#D55E00", markersize=4)
+    axis.set_xticks(range(len(factors)), factors, rotation=40, ha="right", fontsize=9)
+    axis.set_yticks(range(len(codes)), codes, fontsize=8.5)
+    axis.grid(False)
+    figure.colorbar(image, ax=axis, label="share of the code's response", pad=0.015)
+    return figure
+
+
+def response_curve(table: pd.DataFrame, *, x: str, note: str = SYNTHETIC) -> Figure:
+    """Change of one code as one factor moves, one thin line per base clip, their mean in bold.
+
+    Parameters
+    ----------
+    table
+        Columns base_id, step (population SDs), value (change in SDs of the code).
+    x
+        Name of the factor.
+    """
+    figure, axes = new_figure(height=3.6, note=note)
+    axis = axes[0, 0]
+    for _, part in table.groupby("base_id"):
+        part = part.sort_values("step")
+        axis.plot(part["step"], part["value"], color="#0072B2", linewidth=0.6, alpha=0.35)
+    mean = table.assign(bin=(table["step"] * 2).round() / 2).groupby("bin")["value"].mean()
+    axis.plot(mean.index, mean, color="black", marker="o", label="mean over base clips")
+    axis.axhline(0, color=GREY, linewidth=0.8)
+    axis.set(xlabel=f"{x}, moved by (population SDs)", ylabel="change of the code (SDs)")
+    axis.legend(loc="upper left")
+    return figure
+
+
+def forest(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+    """Effect of each audit switch on the number it moves, largest first.
+
+    Parameters
+    ----------
+    table
+        Columns label, end (released or corrected: from which end the switch was turned), value
+        (relative effect), ci_low, ci_high, changes (bool: changes a conclusion).
+    """
+    labels = list(dict.fromkeys(table["label"]))
+    figure, axes = new_figure(width=7.6, height=0.27 * len(labels) + 1.5, note=note)
+    axis = axes[0, 0]
+    looks = {"released": ("#D55E00", "s", 0.14), "corrected": ("#0072B2", "o", -0.14)}
+    for end, (color, marker, shift) in looks.items():
+        part = table[table["end"] == end]
+        y = np.array([len(labels) - 1 - labels.index(name) for name in part["label"]]) + shift
+        axis.hlines(y, part["ci_low"], part["ci_high"], color=color, linewidth=1.2)
+        axis.scatter(part["value"], y, color=color, marker=marker, s=26, zorder=3,
+                     label=f"turned from {end}")
+    bold = set(table.loc[table["changes"].astype(bool), "label"])
+    axis.set_yticks(range(len(labels)), labels[::-1], fontsize=8.5)
+    for text in axis.get_yticklabels():
+        text.set_fontweight("bold" if text.get_text() in bold else "normal")
+    axis.axvline(0, color=GREY, linewidth=0.8)
+    axis.set(xlabel="corrected minus released (in the unit of the number moved)")
+    _legend(figure, axis, columns=2)
+    return figure
+
+
+def _curve_lines(axis, table: pd.DataFrame) -> None:
+    order = [kind for kind in REPRESENTATIONS if kind in set(table["representation"])]
+    for kind in order:
+        color, marker, style, label = REPRESENTATIONS[kind]
+        part = table[table["representation"] == kind].sort_values("codes")
+        line(axis, np.log(part["codes"]), part, color=color, marker=marker, style=style,
+             label=label)
+    ticks = sorted(table["codes"].unique())
+    axis.set_xticks(np.log(ticks), [str(int(tick)) for tick in ticks])
+
+
+def _legend(figure: Figure, axis, columns: int) -> None:
+    handles, labels = axis.get_legend_handles_labels()
+    if labels:
+        figure.legend(handles, labels, loc="outside upper left", ncols=columns)

@@ -1,0 +1,39 @@
+"""The figures of the evidence take their tables; what they show is tested where it is computed."""
+
+import numpy as np
+import pandas as pd
+
+from saeutils import plots_evidence
+
+
+def labels(figure):
+    return {text.get_text() for axis in figure.axes for text in axis.get_yticklabels()}
+
+
+def test_every_figure_takes_its_table_and_names_the_singers():
+    curves = pd.DataFrame({"panel": "codes 95 % sparse", "codes": [1, 5, 1, 5],
+                           "representation": ["sae", "sae", "raw", "raw"],
+                           "value": [0.1, 0.3, 0.1, 0.2]})
+    contrasts = pd.DataFrame({"contrast": ["retention", "readability", "learned"] * 2,
+                              "sparsity": [75] * 3 + [95] * 3, "value": 0.01, "ci_low": np.nan,
+                              "ci_high": np.nan})
+    change = pd.DataFrame({"base_id": ["b"] * 3, "step": [-1, 0, 1], "value": [-1.0, 0.0, 1.0]})
+    for figure in (
+        plots_evidence.k_curves(curves),
+        plots_evidence.claim_figure(contrasts, curves, 0.03),
+        plots_evidence.response_curve(change, x="tilt_db"),
+    ):
+        texts = [text.get_text() for text in figure.texts]
+        assert "synthetic singers" in texts
+        assert all(axis.get_xlabel() or figure._supxlabel for axis in figure.axes)
+
+
+def test_rows_of_matrix_and_forest_keep_their_order():
+    matrix = pd.DataFrame({"code": ["b", "b", "a", "a"], "factor": ["f", "g"] * 2,
+                           "value": [1.0, 0.0, 0.2, 0.8], "confirmed": [True, False] * 2})
+    figure = plots_evidence.response_matrix(matrix)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["b", "a"]
+    table = pd.DataFrame({"label": ["A01", "A01", "A02"], "end": ["released", "corrected"] * 1
+                          + ["released"], "value": [0.5, 0.4, 0.1], "ci_low": np.nan,
+                          "ci_high": np.nan, "changes": [True, True, False]})
+    assert labels(plots_evidence.forest(table)) == {"A01", "A02"}
