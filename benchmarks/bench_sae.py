@@ -1,0 +1,335 @@
+"""How fast SAEs train: steps against other people's code, and time to the released recipe's error.
+
+    python benchmarks/bench_sae.py steps          -> benchmarks/sae_steps.csv
+    python benchmarks/bench_sae.py fvu            -> benchmarks/sae_time_to_fvu.csv
+
+All contenders of a table are timed in turn, round after round, in one process of one thread, and
+medians are written: on a shared machine ratios carry over, seconds do not. Peers are used where
+they are installed (an environment of their own, see benchmarks/README); one that is missing or
+fails is a row that says so, never left out.
+"""
+
+from __future__ import annotations
+
+import os
+
+for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS"):
+    os.environ[_name] = "1"
+os.environ.setdefault("SPARSIFY_DISABLE_TRITON", "1")
+
+import argparse  # noqa: E402
+import csv  # noqa: E402
+import platform  # noqa: E402
+import sys  # noqa: E402
+import time  # noqa: E402
+from dataclasses import replace  # noqa: E402
+from datetime import date  # noqa: E402
+from importlib.metadata import PackageNotFoundError, version  # noqa: E402
+from pathlib import Path  # noqa: E402
+
+import numpy as np  # noqa: E402
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE.parent))
+
+from saeutils.sae import linear_start  # noqa: E402
+from saeutils.sae_kernels import SparseSteps  # noqa: E402
+from saeutils.sae_torch import DenseSteps  # noqa: E402
+from saeutils.sae_training import CORRECTED, RELEASED, train_sae  # noqa: E402
+
+COLUMNS = ["data", "contender", "version", "sparsity", "k", "batch", "metric", "value", "unit",
+           "rounds", "note", "machine", "date"]
+SPARSITIES = (75, 80, 85, 90, 95, 99)
+
+
+def structured_rows(n: int, width: int = 768, atoms: int = 4096, active: int = 40, seed: int = 0):
+    """Sums of about 40 of 4,096 random directions; power-law rates, exponential amounts.
+
+    Noise of 15 % and a common offset of three standard deviations are added: pooled states of
+    real encoders have both.
+    """
+    rng = np.random.default_rng(seed)
+    directions = (rng.standard_normal((atoms, width)) / np.sqrt(width)).astype(np.float32)
+    rates = (1.0 + np.arange(atoms)) ** -0.8
+    rates = np.minimum(rates * active / rates.sum(), 0.9)
+    rows = np.concatenate([
+        ((rng.random((m, atoms)) < rates) * rng.exponential(1, (m, atoms))).astype(np.float32)
+        @ directions for m in [1000] * (n // 1000)])
+    spread = rows.std()
+    rows += 0.15 * spread * rng.standard_normal(rows.shape, dtype=np.float32)
+    return rows + 3 * spread * rng.standard_normal(width, dtype=np.float32)
+
+
+def demo_rows(layer: int = 3):
+    """Training, validation and test rows of the demo run's layer, corrected pooling."""
+    import pandas as pd
+    from safetensors.numpy import load_file
+
+    run = HERE.parent / "data" / "demo"
+    if not (run / "demo" / "activations.safetensors").exists():
+        raise SystemExit("no demo activations: run `make reproduce` first")
+    split = pd.read_parquet(run / "clips.parquet")["split"].to_numpy()
+    acts = load_file(run / "demo" / "activations.safetensors")["masked"][:, layer]
+    return [acts[split == name] for name in ("train", "validation", "test")]
+
+
+# contenders: each is made once and then given matrices of whole batches ------------------------
+def release_loop(width, latents, k, batch):
+    """The release's loop as its paper describes it: modules, autograd, Adam as torch has it."""
+    import torch
+
+    encoder = torch.nn.Linear(width, latents)
+    decoder = torch.nn.Linear(latents, width, bias=False)
+    adam = torch.optim.Adam([*encoder.parameters(), *decoder.parameters()], lr=1e-3)
+
+    def train(rows):
+        for x in torch.from_numpy(rows).split(batch):
+            pre = torch.relu(encoder(x))
+            values, places = pre.topk(k, dim=1)
+            codes = torch.zeros_like(pre).scatter(1, places, values)
+            loss = torch.nn.functional.mse_loss(decoder(codes), x)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+            loss.item()
+
+    return train
+
+
+def _ours(steps_class):
+    def make(width, latents, k, batch):
+        steps = steps_class(linear_start(width, latents, 0), k, batch, False)
+        nobody = np.zeros(latents, bool)
+        return lambda rows: steps.epoch(rows, np.arange(len(rows)), 1e-3, nobody)
+
+    return make
+
+
+def sae_lens(width, latents, k, batch):
+    import torch
+    from sae_lens.saes.sae import TrainStepInput
+    from sae_lens.saes.topk_sae import TopKTrainingSAE, TopKTrainingSAEConfig
+
+    sae = TopKTrainingSAE(TopKTrainingSAEConfig(d_in=width, d_sae=latents, k=k))
+    adam = torch.optim.Adam(sae.parameters(), lr=1e-3)
+
+    def train(rows):
+        for x in torch.from_numpy(rows).split(batch):
+            out = sae.training_forward_pass(TrainStepInput(x, {}, None, 1, False))
+            adam.zero_grad()
+            out.loss.backward()
+            adam.step()
+
+    return train
+
+
+def dictionary_learning(width, latents, k, batch):
+    import torch
+    from dictionary_learning.trainers.top_k import TopKTrainer
+
+    trainer = TopKTrainer(steps=10**6, activation_dim=width, dict_size=latents, k=k, layer=0,
+                          lm_name="none", lr=1e-3, device="cpu")
+    count = [0]
+
+    def train(rows):
+        for x in torch.from_numpy(rows).split(batch):
+            trainer.update(count[0], x)
+            count[0] += 1
+
+    return train
+
+
+def sparsify(width, latents, k, batch):
+    import torch
+    from sparsify import SparseCoder, SparseCoderConfig
+
+    coder = SparseCoder(width, SparseCoderConfig(num_latents=latents, k=k), device="cpu")
+    adam = torch.optim.Adam(coder.parameters(), lr=1e-3)
+
+    def train(rows):
+        for x in torch.from_numpy(rows).split(batch):
+            loss = coder(x).fvu
+            adam.zero_grad()
+            loss.backward()
+            coder.remove_gradient_parallel_to_decoder_directions()
+            adam.step()
+            coder.set_decoder_norm_to_unit_norm()
+
+    return train
+
+
+def overcomplete(width, latents, k, batch):
+    import matplotlib
+    import torch
+
+    matplotlib.cm.get_cmap = matplotlib.colormaps.get_cmap  # overcomplete 0.3 asks for the old name
+    from overcomplete.sae import TopKSAE
+
+    sae = TopKSAE(width, nb_concepts=latents, top_k=k, device="cpu")
+    adam = torch.optim.Adam(sae.parameters(), lr=1e-3)
+
+    def train(rows):
+        for x in torch.from_numpy(rows).split(batch):
+            _, codes = sae.encode(x)
+            loss = torch.nn.functional.mse_loss(sae.decode(codes), x)
+            adam.zero_grad()
+            loss.backward()
+            adam.step()
+
+    return train
+
+
+CONTENDERS = {
+    "release's loop": (release_loop, "torch"), "ours, dense (torch)": (_ours(DenseSteps), "torch"),
+    "ours, sparse (numba)": (_ours(SparseSteps), "numba"), "sae-lens": (sae_lens, "sae-lens"),
+    "dictionary_learning": (dictionary_learning, "dictionary-learning"),
+    "sparsify": (sparsify, "eai-sparsify"), "overcomplete": (overcomplete, "overcomplete"),
+}
+
+
+def bench_steps(rounds: int, sparsities, shapes) -> list[dict]:
+    """Rows per second of one SAE under training: forward, backward, optimiser."""
+    import torch
+
+    torch.set_num_threads(1)
+    records = []
+    for data, width, latents, batch in shapes:
+        rows = structured_rows(1000, width)[: 16 * batch]
+        rows /= rows.std()
+        for sparsity in sparsities:
+            k = int((1 - sparsity / 100) * latents)
+            ready, failed = {}, {}
+            for name, (make, _) in CONTENDERS.items():
+                torch.manual_seed(0)
+                try:
+                    train = make(width, latents, k, batch)
+                    train(rows[: 2 * batch])
+                    ready[name] = train
+                except Exception as error:  # a peer may fail in any way: it becomes a row
+                    failed[name] = f"not run: {type(error).__name__}: {error}".split("\n")[0][:150]
+            seconds = {name: [] for name in ready}
+            for _ in range(rounds):
+                for name, train in ready.items():
+                    begin = time.perf_counter()
+                    train(rows)
+                    seconds[name].append(time.perf_counter() - begin)
+            for name, (_, package) in CONTENDERS.items():
+                value = len(rows) / np.median(seconds[name]) if name in ready else float("nan")
+                records.append(_record(data, name, package, sparsity, k, batch, "speed", value,
+                                       "rows/s", rounds, failed.get(name, "")))
+                print(f"{data} {sparsity:g} % {name:24s} {value:8.0f} rows/s",
+                      failed.get(name, ""), flush=True)
+    return records
+
+
+def bench_fvu(rounds: int, sparsities, data: str, epochs: int) -> list[dict]:
+    """Seconds until the validation error that the released recipe ends at, and what is left then.
+
+    Errors per epoch come from one whole training of each recipe; seconds are epochs times the
+    median seconds of an epoch, timed in turn. The released recipe in sparse steps gives the errors
+    of the release's loop too: it is the same recipe from the same kind of start.
+    """
+    import torch
+
+    torch.set_num_threads(1)
+    if data == "demo":
+        train, held, test = demo_rows()
+    else:
+        rows = structured_rows(10_000)
+        train, held, test = rows[:8000], rows[8000:9000], rows[9000:]
+    width = train.shape[1]
+    latents = 2048 if width == 768 else 4 * width
+    records = []
+    for sparsity in sparsities:
+        records += _fvu_cell(train, held, test, latents, sparsity, data, epochs, rounds)
+    return records
+
+
+def _fvu_cell(train, held, test, latents, sparsity, data, epochs, rounds) -> list[dict]:
+    from saeutils import sae_metrics
+
+    k = round((1 - sparsity / 100) * latents)
+    recipes = {"released": replace(RELEASED, epochs=epochs, pick="validation"),
+               "corrected": CORRECTED}
+    trained = {name: train_sae(train, held, latents, k, 0, recipe)
+               for name, recipe in recipes.items()}
+    target = min(row["validation_fvu"] for row in trained["released"][1])
+    needed = {name: next((row["epoch"] for row in history if row["validation_fvu"] <= target),
+                         float("nan")) for name, (_, history) in trained.items()}
+    loop = release_loop(train.shape[1], latents, k, RELEASED.batch)
+    once = {name: replace(recipe, epochs=2, decay=0.0) for name, recipe in recipes.items()}
+    sample = train[:1600]
+    timed = {"release's loop": lambda: loop(sample)}
+    timed |= {f"ours, {name}": lambda r=recipe: train_sae(sample, held[:320], latents, k, 0, r)
+              for name, recipe in once.items()}
+    seconds = {name: [] for name in timed}
+    for _ in range(rounds):
+        for name, work in timed.items():
+            begin = time.perf_counter()
+            work()
+            seconds[name].append(time.perf_counter() - begin)
+    scale = len(train) / len(sample)
+    epoch_seconds = {name: float(np.median(values)) * scale / (1 if "loop" in name else 2)
+                     for name, values in seconds.items()}
+    records = []
+    for name, per_epoch in epoch_seconds.items():
+        recipe = "corrected" if name.endswith("corrected") else "released"
+        sae, history = trained[recipe]
+        values = {
+            "time to released FVU": (per_epoch * needed[recipe], "s"),
+            "epochs to released FVU": (needed[recipe], "epochs"),
+            "time of an epoch": (per_epoch, "s"), "epochs": (len(history), "epochs"),
+            "final FVU, unseen rows": (sae_metrics.fvu(test, sae.forward(test)), ""),
+            "dead fraction": (sae_metrics.dead_fraction(sae.encode(train)), ""),
+        }
+        records += [_record(data, name, "torch" if "loop" in name else "numba", sparsity, k,
+                            RELEASED.batch, metric, value, unit, rounds, "")
+                    for metric, (value, unit) in values.items()]
+        fvu, dead = values["final FVU, unseen rows"][0], values["dead fraction"][0]
+        print(f"{data} {sparsity:g} % {name:18s} {needed[recipe]} epochs, "
+              f"{per_epoch * needed[recipe]:7.1f} s, final {fvu:.4f}, dead {dead:.2f}", flush=True)
+    return records
+
+
+def _record(data, name, package, sparsity, k, batch, metric, value, unit, rounds, note) -> dict:
+    try:
+        found = version(package)
+    except PackageNotFoundError:
+        found = ""
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, one thread"
+    return dict(zip(COLUMNS, [data, name, f"{package} {found}".strip(), f"{sparsity:g}", k, batch,
+                              metric, f"{value:.6g}", unit, rounds, note, machine,
+                              date.today().isoformat()], strict=True))
+
+
+def write(path: Path, records: list[dict]) -> None:
+    """One CSV per benchmark, replaced as a whole."""
+    with path.open("w", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(records)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("what", choices=("steps", "fvu"))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
+    parser.add_argument("--data", nargs="+", default=["demo", "structured"])
+    parser.add_argument("--epochs", type=int, default=100, help="of the released recipe")
+    options = parser.parse_args()
+    if options.what == "steps":
+        shapes = {"structured": ("768 -> 2048", 768, 2048, 16),
+                  "demo": ("192 -> 768", 192, 768, 16)}
+        records = bench_steps(options.rounds, options.sparsities,
+                              [shapes[name] for name in options.data])
+        write(HERE / "sae_steps.csv", records)
+    else:
+        records = []
+        for name in options.data:
+            records += bench_fvu(options.rounds, options.sparsities, name, options.epochs)
+        write(HERE / "sae_time_to_fvu.csv", records)
+
+
+if __name__ == "__main__":
+    main()
