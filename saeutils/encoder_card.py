@@ -210,7 +210,13 @@ def _bars(m: dict) -> list[list]:
 
 def render_card(card: dict) -> str:
     """The model card as Markdown, from the content of ``card.json`` alone."""
-    m, recipe, last = card["acceptance"], card["recipe"], card["last"]
+    m, stages = card["acceptance"], card["stages"]
+    recipe, last = stages[-1]["recipe"], stages[-1]["last"]
+    told = [f"{len(stages)} stages of {', '.join(str(s['last']['step']) for s in stages)} steps"]
+    for number, stage in enumerate(stages[:-1], 1):
+        other = [f"{k} {v}" for k, v in stage["recipe"].items() if v != recipe[k]]
+        told.append(f"stage {number} with {', '.join(other)}")
+    told.append("the last with " + ", ".join(f"{k} {v}" for k, v in recipe.items()))
     split = "unseen" if "accuracy_unseen" in m["layers"][0] else "test"
     met = sum(bool(row[3]) for row in m["bars"])
     bars = "\n".join(
@@ -233,10 +239,10 @@ def render_card(card: dict) -> str:
         body=body, split=split, best_layer=m["best_layer"], n_clips=m["n_clips"], twin=twin,
         n_singers=m["n_singers"], egemaps=m["egemaps"][split], logmel=m["logmel"][split],
         synthesis=card["synthesis_version"], sha256=card["sha256"], hours=card["hours"],
-        seen=card["hours_heard"], minutes=last["seconds"] / 60,
+        seen=card["hours_heard"], minutes=card["minutes"],
         ce_mfcc=last["ce_mfcc"], ce_source=last["ce_source"], acc_mfcc=last["acc_mfcc"],
         acc_source=last["acc_source"], regression=last["regression"],
-        recipe=", ".join(f"{k} {v}" for k, v in recipe.items()), torch=card["torch"],
+        recipe="; ".join(told), torch=card["torch"],
     )  # fmt: skip
 
 
@@ -252,12 +258,17 @@ def write_card(folder: Path, acceptance: dict, progress: dict, synthesis_version
     weights = folder / "model.safetensors"
     with safe_open(weights, "np") as file:
         shapes = [file.get_slice(k).get_shape() for k in file.keys()]  # noqa: SIM118
-    recipe, last = progress["recipe"], progress["last"]
+    stages = [progress]
+    while "start" in stages[0]:
+        stages.insert(0, stages[0]["start"])
+    stages = [{"recipe": s["recipe"], "last": s["last"]} for s in stages]
+    heard = sum(s["recipe"]["batch_s"] * s["last"]["step"] for s in stages)
     card = {
         "sha256": sha256(weights.read_bytes()).hexdigest(), "bytes": weights.stat().st_size,
         "parameters": int(sum(np.prod(s) for s in shapes)), "synthesis_version": synthesis_version,
-        "hours": recipe["hours"], "hours_heard": recipe["batch_s"] * last["step"] / 3600,
-        "torch": progress["torch"], "recipe": recipe, "last": last, "acceptance": acceptance,
+        "hours": progress["recipe"]["hours"], "hours_heard": heard / 3600,
+        "minutes": sum(s["last"]["seconds"] for s in stages) / 60, "torch": progress["torch"],
+        "stages": stages, "acceptance": acceptance,
     }  # fmt: skip
     (folder / "card.json").write_text(json.dumps(card, indent=1) + "\n", encoding="utf-8")
     (folder / "README.md").write_text(render_card(card), encoding="utf-8")

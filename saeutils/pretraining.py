@@ -3,7 +3,7 @@
 Two kinds of targets, as in MERT's idea: 100 units of MFCC with deltas, read from the last layer,
 and the source vector (64 units, plus the vector itself) read from a middle layer. MFCC units
 discard pitch and modulation; the middle layer keeps them, the last one need not, so layers come to
-differ. A small decorrelation term keeps the states from collapsing to a few directions.
+differ. A small term keeps the states from collapsing to a few directions.
 Sources: Hsu et al. 2021 (HuBERT); Li et al. 2024 (MERT); Bardes et al. 2022 (covariance term).
 """
 
@@ -40,10 +40,8 @@ class Recipe:
         Weight of the loss on frames that were not masked (HuBERT: 0 to 1).
     source_layer : int
         State from which the source vector is predicted; the MFCC units come from the last.
-    decorrelation : float
-        Weight of `decorrelation_loss` on every state's means over `block_frames` frames.
-    concentration : float
-        Weight of `concentration_loss` on the same means.
+    decorrelation, concentration : float
+        Weights of the two losses of these names on every state's means of `block_frames` frames.
     pre_norm : bool
         Blocks normalise their input (learns faster, but every state keeps state 0 in it) or
         their output (as HuBERT base; states come to differ).
@@ -146,12 +144,9 @@ def decorrelation_loss(means: list[torch.Tensor]) -> torch.Tensor:
     >>> round(decorrelation_loss([torch.cat([x, x], -1)]).item(), 3)
     1.665
     """
-    total = torch.zeros(())
-    for x in means:
-        z = (x - x.mean(0)) / (x.std(0, correction=0) + 1e-4)
-        corr = z.T @ z / len(z)
-        total = total + (corr.pow(2).sum() - corr.diagonal().pow(2).sum()) / len(corr)
-    return total / len(means)
+    zs = [(x - x.mean(0)) / (x.std(0, correction=0) + 1e-4) for x in means]
+    corrs = [z.T @ z / len(z) for z in zs]
+    return sum((c.pow(2).sum() - c.diagonal().pow(2).sum()) / len(c) for c in corrs) / len(corrs)
 
 
 def concentration_loss(means: list[torch.Tensor]) -> torch.Tensor:
@@ -163,12 +158,10 @@ def concentration_loss(means: list[torch.Tensor]) -> torch.Tensor:
     >>> round(concentration_loss([x, x * torch.tensor([1.0, 0.0])]).item(), 4) == 0.3466
     True
     """
-    total = torch.zeros(())
-    for x in means:
-        centred = x - x.mean(0)
-        cov = centred.T @ centred
-        total = total + torch.log(len(cov) * cov.pow(2).sum() / (cov.trace() ** 2 + 1e-9))
-    return total / len(means)
+    centred = [x - x.mean(0) for x in means]
+    covs = [x.T @ x for x in centred]
+    ratios = [len(c) * c.pow(2).sum() / (c.trace() ** 2 + 1e-9) for c in covs]
+    return torch.stack(ratios).log().mean()
 
 
 class Corpus:
