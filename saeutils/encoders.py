@@ -2,8 +2,8 @@
 
 Everything is a class of `transformers` loaded strictly: a checkpoint with missing or unexpected
 weights is an error that names them. States are those of the library: state 0 is the input of the
-first block, state n the output of block n. Where blocks normalise their input (the demo encoder,
-AST), the library's last state is the one before the final layer norm.
+first block, state n the output of block n. Where blocks normalise their input (AST), the library's
+last state is the one before the final layer norm.
 """
 
 from __future__ import annotations
