@@ -197,3 +197,89 @@ def headline_rows(name: str, rows: pd.DataFrame, *, form: str = "{:.2f}",
         entries.append({"name": name.format(**row), "value": row["value"],
                         "tolerance": tolerance, "text": form.format(row["value"])})
     return entries
+
+
+def claim_sentences(
+    information: pd.DataFrame, reading: pd.DataFrame, effects: pd.DataFrame, encoder: str,
+    sparsity: float,
+) -> pd.DataFrame:
+    """Each claim's answer in one sentence, by the rules of `saeutils.protocol`, whichever it is.
+
+    Parameters
+    ----------
+    information, reading, effects
+        results/claim_information, claim_reading and interventions of all encoders.
+    encoder, sparsity
+        The primary cell; its layer stands in the tables.
+
+    Returns
+    -------
+    DataFrame
+        Columns name (claim1, claim2, claim2b), layer, sparsity, n (singers), verdict, text.
+    """
+    rows = []
+    one = _primary(information, encoder)
+    kept = one.loc[["retention", "readability"], "kept"]
+    learned = one.loc["learned"]
+    if kept.isna().any() or learned["n"] < 2:
+        verdict = "undecided: too few singers"
+    elif (kept == 1).all():
+        verdict = "kept" if learned["ci_low"] > 0 else "kept, as by an untrained dictionary"
+    else:
+        lost = " and ".join(kept.index[kept != 1])
+        verdict = f"not shown to be kept ({lost})"
+    text = (f"Information about technique is **{verdict}**: retention {_points(one, 'retention')}, "
+            f"readability {_points(one, 'readability')}, SAE minus untrained dictionary "
+            f"{_points(one, 'learned')} points of balanced accuracy")
+    rows.append(("claim1", one, verdict, text))
+    two = _primary(reading, encoder)
+    against, own = two.loc["against_linear"], two.loc["learned"]
+    verdict = f"{_direction(against)} than from {LINEAR.get(against['reference'], 'raw states')}"
+    text = (f"Attributes are read off few codes **{verdict}** (area under R²(k) "
+            f"{_plain(against)}), and {_direction(own)} than from an untrained dictionary "
+            f"({_plain(own)})")
+    rows.append(("claim2", two, verdict, text))
+    share = effects[(effects["encoder"] == encoder) & (effects["metric"] == "confirmed")]
+    share = share[share["sparsity"].isna() | (share["sparsity"] == sparsity)]
+    share = share.groupby("representation")["value"].mean()
+    verdict = f"{share['sae']:.0%} against {share['random']:.0%} and {share['raw']:.0%}"
+    text = (f"Of the five codes that a map names for a cause, an intervention confirms "
+            f"**{share['sae']:.0%}** for the SAE, {share['random']:.0%} for its untrained "
+            f"dictionary and {share['raw']:.0%} for raw states")
+    rows.append(("claim2b", two, verdict, text))
+    return pd.DataFrame([
+        {"name": name, "layer": int(table["layer"].iloc[0]), "sparsity": sparsity,
+         "n": int(table["n"].iloc[0]), "verdict": verdict,
+         "text": f"{text} (layer {int(table['layer'].iloc[0])}, {sparsity:g} %, "
+                 f"{int(table['n'].iloc[0])} singers)."}
+        for name, table, verdict, text in rows])
+
+
+LINEAR = {"raw": "raw states", "whitened_pca": "whitened principal components",
+          "ica": "independent components"}
+
+
+def _primary(table: pd.DataFrame, encoder: str) -> pd.DataFrame:
+    part = table[(table["encoder"] == encoder) & table["primary"]]
+    if part.empty:
+        raise ValueError(f"no primary cell for encoder {encoder!r}: the table has "
+                         f"{', '.join(table['encoder'].unique())}")
+    return part.set_index("contrast")
+
+
+def _points(table: pd.DataFrame, name: str) -> str:
+    row = table.loc[name]
+    return (f"{100 * row['value']:+.1f} [{100 * row['ci_low']:.1f}, "
+            f"{100 * row['ci_high']:.1f}]")
+
+
+def _plain(row: pd.Series) -> str:
+    return f"{row['value']:+.3f} [{row['ci_low']:.3f}, {row['ci_high']:.3f}]"
+
+
+def _direction(row: pd.Series) -> str:
+    if not np.isfinite(row["ci_low"]):
+        return "neither better nor worse, for lack of singers,"
+    if row["ci_low"] > 0:
+        return "better"
+    return "worse" if row["ci_high"] < 0 else "neither better nor worse"

@@ -60,3 +60,39 @@ def test_headline_tolerance_follows_the_seeds():
     table = report.cells(rows(seed=[0, 1], value=[0.4, 0.6]), metric="accuracy")
     entry = report.headline_rows("sae{sparsity:g}", table)[0]
     assert entry["name"] == "sae75" and entry["tolerance"] == pytest.approx(2 * 0.1414, abs=1e-3)
+
+
+def claim_tables(*, low, own_low, kept=1.0):
+    base = {"encoder": "demo", "layer": 3, "primary": True, "n": 19, "ci_high": 0.1}
+    information = pd.DataFrame([
+        base | {"contrast": name, "value": 0.01, "ci_low": ci, "kept": kept}
+        for name, ci in (("retention", -0.01), ("readability", -0.01), ("learned", own_low))])
+    reading = pd.DataFrame([
+        base | {"contrast": name, "value": 0.01, "ci_low": ci, "reference": "ica"}
+        for name, ci in (("against_linear", low), ("learned", own_low))])
+    effects = pd.DataFrame([{"encoder": "demo", "metric": "confirmed", "sparsity": s, "value": v,
+                             "representation": r}
+                            for r, s, v in (("sae", 95, 0.5), ("random", 95, 0.25),
+                                            ("raw", np.nan, 0.75), ("sae", 75, 0.0))])
+    return information, reading, effects, "demo", 95
+
+
+@pytest.mark.parametrize("settings, first, second", [
+    ({"low": 0.001, "own_low": 0.001}, "kept", "better than from independent components"),
+    ({"low": -0.01, "own_low": -0.01}, "kept, as by an untrained dictionary", "neither"),
+    ({"low": -0.01, "own_low": 0.01, "kept": 0.0}, "not shown to be kept (retention",
+     "neither"),
+])
+def test_sentences_follow_the_intervals(settings, first, second):
+    table = report.claim_sentences(*claim_tables(**settings)).set_index("name")
+    assert table.loc["claim1", "verdict"].startswith(first)
+    assert table.loc["claim2", "verdict"].startswith(second)
+    assert table.loc["claim2b", "verdict"] == "50% against 25% and 75%"
+    assert "layer 3, 95 %, 19 singers" in table.loc["claim1", "text"]
+
+
+def test_too_few_singers_decide_nothing():
+    tables = claim_tables(low=np.nan, own_low=np.nan, kept=np.nan)
+    table = report.claim_sentences(*tables).set_index("name")
+    assert "too few singers" in table.loc["claim1", "verdict"]
+    assert "for lack of singers" in table.loc["claim2", "verdict"]
