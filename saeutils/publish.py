@@ -102,6 +102,8 @@ def publish(steps: Sequence[keys.Step]) -> None:
     ValueError
         A stage is not finished, or an output names a folder of this machine.
     """
+    import pandas as pd
+
     unfinished = [step.label for step in steps if not step.marker.exists()]
     if unfinished:
         raise ValueError(f"not finished: {', '.join(unfinished)}; run `make reproduce` first")
@@ -127,6 +129,8 @@ def publish(steps: Sequence[keys.Step]) -> None:
     whole = costs[costs["stage"] == "all"].iloc[0]
     more = {"chain_minutes": f"{whole['wall_seconds'] / 60:.0f} minutes",
             "peak_memory": f"{whole['peak_memory_mb'] / 1000:.1f} GB"}
+    claims = pd.read_csv(target / "claims.csv")
+    more |= dict(zip(claims["name"], claims["text"], strict=True))
     readme = ROOT / "README.md"
     documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv", more),
                  ROOT / "figures" / "README.md": gallery(run_root / "results" / "gallery.csv",
