@@ -12,8 +12,10 @@ from matplotlib.figure import Figure
 from saeutils.plots import GREY, REPRESENTATIONS, SYNTHETIC, line, new_figure
 
 
-def k_curves(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
-    """R2 on unseen singers against the number of codes that may be used.
+def k_curves(
+    table: pd.DataFrame, *, y: str = "R² (unseen singers)", note: str = SYNTHETIC
+) -> Figure:
+    """A score on unseen singers against the number of codes that may be used.
 
     Parameters
     ----------
@@ -28,7 +30,7 @@ def k_curves(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
         part = table[table["panel"] == name]
         _curve_lines(axis, part)
         axis.set_title(str(name), loc="left")
-    axes[0, 0].set_ylabel("R² (unseen singers)")
+    axes[0, 0].set_ylabel(y)
     figure.supxlabel("number of codes used", fontsize=11)
     _legend(figure, axes[0, 0], columns=3)
     return figure

@@ -13,8 +13,9 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from saeutils.probing import Probe, released_probe, tuned_probe
-from saeutils.scores import score_table
+from saeutils.lasso import standardise
+from saeutils.probing import Probe, balanced_accuracy, fit_logistic, released_probe, tuned_probe
+from saeutils.scores import auc, score_table
 from saeutils.statistics import grouped_folds
 
 SCORED = ("validation", "test", "unseen", "crossed")
@@ -201,3 +202,84 @@ def _score_guesses(guesses: np.ndarray, clips, rows) -> pd.DataFrame:
             table.insert(0, "split", split)
             parts.append(table)
     return pd.concat(parts, ignore_index=True)
+
+
+def sparse_cell(
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, k_values: tuple[int, ...],
+    penalty: float = 0.01,
+) -> pd.DataFrame:
+    """k-sparse probing: is a technique told from the others by k codes, on unseen singers?
+
+    The k codes with the largest standardised difference of means on training singers are fitted
+    by logistic regression, one technique against all others.
+
+    Returns
+    -------
+    DataFrame
+        Columns split, technique, codes, metric ("auc": area under the ROC curve), value, n (clips
+        of the technique); technique "" is the mean over techniques.
+    """
+    rows, labels = split_rows(clips), clips["technique"].to_numpy()
+    train, test = rows["train"], rows["unseen"]
+    scaled, mean, scale = standardise(codes_NF[train])
+    unseen = standardise(codes_NF[test], mean, scale)[0]
+    records = []
+    for name in np.unique(labels[test]):
+        own = labels[train] == name
+        if not own.any() or own.all():
+            continue
+        gap = np.abs(scaled[own].mean(axis=0) - scaled[~own].mean(axis=0))
+        order = np.argsort(-gap, kind="stable")
+        for k in k_values:
+            columns = order[:k]
+            fit = fit_logistic(scaled[:, columns], own.astype(int), 2, penalty)
+            score = unseen[:, columns] @ (fit[:-1, 1] - fit[:-1, 0])
+            is_own = labels[test] == name
+            records.append((str(name), int(k), auc(score, is_own), int(is_own.sum())))
+    table = pd.DataFrame(records, columns=["technique", "codes", "value", "n"])
+    mean = table.groupby("codes", as_index=False).agg(value=("value", "mean"), n=("n", "sum"))
+    table = pd.concat([table, mean.assign(technique="")], ignore_index=True)
+    return table.assign(split="unseen", metric="auc")
+
+
+def unlearning_cell(
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list, penalties: tuple[float, ...],
+    counts: tuple[int, ...],
+) -> pd.DataFrame:
+    """How many codes must be silenced until a technique is lost, and what do the others lose?
+
+    The tuned probe stays as it is. For each technique the codes that argue for it most (weight
+    times how much more they fire on it than elsewhere, on training singers) are set to their mean
+    over the other techniques, and unseen singers are read again.
+
+    Returns
+    -------
+    DataFrame
+        Columns split, technique, codes (0 = none silenced), metric (recall_target,
+        balanced_others), value, n (clips); technique "" is the mean over techniques.
+    """
+    rows, labels = split_rows(clips), clips["technique"].to_numpy()
+    train, test = rows["train"], rows["unseen"]
+    probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, cell.representation == "raw")
+    records = []
+    for name in np.unique(labels[test]):
+        own, is_own = labels[train] == name, labels[test] == name
+        if not own.any() or own.all():
+            continue
+        elsewhere = codes_NF[train][~own].mean(axis=0)
+        excess = codes_NF[train][own].mean(axis=0) - elsewhere
+        column = probe.weights[:, probe.classes == name][:, 0]
+        argument = excess * (column - probe.weights.mean(axis=1))
+        order = np.argsort(-argument, kind="stable")
+        for count in (0, *counts):
+            silenced = codes_NF[test].copy()
+            silenced[:, order[:count]] = elsewhere[order[:count]]
+            guesses = probe.predict(silenced)
+            kept = balanced_accuracy(labels[test][~is_own], guesses[~is_own])
+            lost = float((guesses[is_own] == name).mean())
+            records.append((str(name), count, "recall_target", lost, int(is_own.sum())))
+            records.append((str(name), count, "balanced_others", kept, int((~is_own).sum())))
+    table = pd.DataFrame(records, columns=["technique", "codes", "metric", "value", "n"])
+    mean = table.groupby(["codes", "metric"], as_index=False).agg(
+        value=("value", "mean"), n=("n", "sum"))
+    return pd.concat([table, mean.assign(technique="")], ignore_index=True).assign(split="unseen")

@@ -170,6 +170,17 @@ def tuned_probe(
     return Probe(back, bias, np.asarray(classes), details)
 
 
+def fit_logistic(
+    values_NF: np.ndarray, labels: np.ndarray, n_classes: int, penalty: float
+) -> np.ndarray:
+    """Weights [F + 1, C] of a multinomial logistic regression at one penalty, bias last.
+
+    Columns are taken as they are (standardise them first); labels are class numbers.
+    """
+    *_, weights = _logistic_path(values_NF, labels, n_classes, [penalty], 1e-10)
+    return weights
+
+
 def encode_labels(labels: np.ndarray, classes: np.ndarray) -> np.ndarray:
     """Position of each label in ``classes``, int64, shape [N]; an unknown label is refused."""
     index = {name: position for position, name in enumerate(np.asarray(classes).tolist())}

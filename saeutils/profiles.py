@@ -80,6 +80,9 @@ class Probing(Section):
     tuned_layers: Literal["primary", "all"] = Field(
         "primary", description="layers whose codes get tuned probes; raw states always do"
     )
+    concept_sparsities: tuple[Sparsity, ...] = Field(
+        (75, 95), description="cells with k-sparse probes and unlearning curves"
+    )
 
 
 class Maps(Section):

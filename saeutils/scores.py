@@ -87,6 +87,26 @@ def macro_f1(labels: np.ndarray, guesses: np.ndarray) -> float:
     return float(np.mean(scores))
 
 
+def auc(scores: np.ndarray, positive: np.ndarray) -> float:
+    """Area under the ROC curve: chance that a positive clip scores above a negative one.
+
+    Ties count half; NaN when one side is empty.
+
+    Examples
+    --------
+    >>> auc(np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True]))
+    0.75
+    """
+    from scipy.stats import rankdata
+
+    positive = np.asarray(positive, dtype=bool)
+    n_positive, n_negative = int(positive.sum()), int((~positive).sum())
+    if not n_positive or not n_negative:
+        return float("nan")
+    above = rankdata(scores)[positive].sum() - n_positive * (n_positive + 1) / 2
+    return float(above / (n_positive * n_negative))
+
+
 def confusion(labels: np.ndarray, guesses: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
     """Share of each true class (rows) guessed as each class (columns); absent classes are NaN."""
     counts = pd.crosstab(pd.Categorical(labels, classes), pd.Categorical(guesses, classes),

@@ -176,6 +176,29 @@ def test_a_perfect_reconstruction_keeps_everything(clips, states, cells):
         probe_cells.retention_cell(cells[0][1], [cell], states[:, 0], clips, folds, (0.1,))
 
 
+def test_sparse_probe_finds_the_one_code_that_tells(clips, cells):
+    rng = np.random.default_rng(0)
+    codes = rng.normal(size=(len(clips), 20))
+    codes[:, 7] += 8 * (clips["technique"] == "trill")
+    table = probe_cells.sparse_cell(codes, cells[0][0], clips, (1, 5))
+    value = table.set_index(["technique", "codes"])["value"]
+    assert value["trill", 1] == 1 and value["belt", 1] < 0.8
+    assert value["", 1] == pytest.approx(value[["belt", "straight", "trill"]].xs(
+        1, level="codes").mean())
+
+
+def test_silencing_the_telling_code_loses_the_technique_and_spares_the_rest(clips, cells):
+    rng = np.random.default_rng(0)
+    codes = 0.1 * rng.normal(size=(len(clips), 6))
+    for column, name in enumerate(np.unique(clips["technique"])):
+        codes[:, column] += 5 * (clips["technique"] == name)
+    folds = probe_cells.training_folds(clips, 3, 0)
+    table = probe_cells.unlearning_cell(codes, cells[0][2], clips, folds, (0.1,), (1, 2))
+    value = table.set_index(["technique", "codes", "metric"])["value"]
+    assert value["trill", 0, "recall_target"] == 1 and value["trill", 1, "recall_target"] < 0.7
+    assert value["trill", 1, "balanced_others"] == 1 == value["", 0, "balanced_others"]
+
+
 # Map cells ------------------------------------------------------------------------------------
 
 

@@ -3,7 +3,7 @@ import pytest
 
 from saeutils import probing
 from saeutils.probing import balanced_accuracy, encode_labels, released_probe, tuned_probe
-from saeutils.scores import chance_levels, confusion, macro_f1, score_table
+from saeutils.scores import auc, chance_levels, confusion, macro_f1, score_table
 from saeutils.statistics import grouped_folds
 
 
@@ -131,6 +131,9 @@ def test_scores_equal_scikit_learn():
     )
     ours = confusion(labels, guesses, np.arange(4)).to_numpy()
     assert np.allclose(ours, metrics.confusion_matrix(labels, guesses, normalize="true"))
+    scores = rng.integers(0, 6, 90)
+    assert auc(scores, labels > 1) == pytest.approx(metrics.roc_auc_score(labels > 1, scores))
+    assert np.isnan(auc(scores, labels > 9))
     assert np.isnan(confusion(labels, guesses, np.arange(5)).to_numpy()[4]).all()
 
 
