@@ -1,8 +1,9 @@
 """One probe of one representation, scored on every split: the work of stage 04, cell by cell.
 
-Splits of the clip table (all by singer): ``train`` and ``validation``, ``test`` (the singers held
-out in VocalSet's own design), ``unseen`` (test and extra singers: all that no dictionary and no
-probe has met) and ``crossed`` (the crossed clips of the test singers: every technique in every
+Splits of the clip table (all by singer): ``dictionary`` (every clip of the training singers: SAEs
+are trained on them), ``train`` and ``validation`` (VocalSet's design), ``test`` (the singers held
+out in that design), ``unseen`` (test and extra singers: all that no dictionary and no probe has
+met) and ``crossed`` (the crossed clips of the test singers: every technique in every
 exercise). Shape letters: N clips, F columns, C classes.
 """
 
@@ -34,7 +35,7 @@ def split_rows(clips: pd.DataFrame) -> dict[str, np.ndarray]:
     >>> clips = pd.DataFrame({"set": ["vocalset", "extra"], "split": ["train", "test"],
     ...                       "singer": ["f1", "x1"]})
     >>> {name: rows.tolist() for name, rows in split_rows(clips).items()}
-    {'train': [0], 'unseen': [1]}
+    {'dictionary': [0], 'train': [0], 'unseen': [1]}
     """
     missing = {"set", "split", "singer"} - set(clips)
     if missing:
@@ -43,7 +44,8 @@ def split_rows(clips: pd.DataFrame) -> dict[str, np.ndarray]:
     if (homes > 1).any():
         raise ValueError(f"singer {homes.idxmax()!r} is in more than one split")
     shaped, split = clips["set"] == "vocalset", clips["split"]
-    masks = {name: shaped & (split == name) for name in ("train", "validation", "test")}
+    masks = {"dictionary": split == "train"}
+    masks |= {name: shaped & (split == name) for name in ("train", "validation", "test")}
     masks["unseen"] = (split == "test") & clips["set"].isin(["vocalset", "extra"])
     masks["crossed"] = (split == "test") & (clips["set"] == "crossed")
     if not masks["train"].any():

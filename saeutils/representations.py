@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from saeutils.sae import SparseAutoencoder, load_sae, random_dictionary
+from saeutils.sae import SparseAutoencoder, load_sae, untrained_twin
 
 ID_COLUMNS = ("encoder", "layer", "representation", "variant", "sparsity", "k", "seed", "protocol")
 POOLING = {"released": "released", "corrected": "masked"}
@@ -75,7 +75,8 @@ def sae_cells(
     folder
         The folder ``saes`` of that encoder.
     states_NLD
-        States of the training clips: they give the twin its centre, nothing else.
+        States of the clips the SAEs were trained on: they give the twin centre, shape and gain,
+        nothing else.
     protocol
         ``released`` or ``corrected``.
 
@@ -96,9 +97,7 @@ def sae_cells(
         sae = load_sae(folder / protocol / place)
         ids = (float(row.sparsity), int(sae.k or 0), int(row.seed), protocol)
         cells.append(Representation(row.encoder, row.layer, "sae", row.variant, *ids, sae))
-        twin = random_dictionary(
-            states_NLD[:, row.layer], sae.latents, int(sae.k), int(sae.info["seed"]), protocol
-        )
+        twin = untrained_twin(sae, states_NLD[:, row.layer])
         cells.append(Representation(row.encoder, row.layer, "random", row.variant, *ids, twin))
     return cells
 

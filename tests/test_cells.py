@@ -98,7 +98,8 @@ def test_tidy_puts_result_columns_in_their_order():
 
 def test_splits_share_no_singer_and_extra_singers_are_unseen(clips):
     rows = probe_cells.split_rows(clips)
-    assert list(rows) == ["train", "validation", "test", "unseen", "crossed"]
+    assert list(rows) == ["dictionary", "train", "validation", "test", "unseen", "crossed"]
+    assert set(rows["train"]) < set(rows["dictionary"])
     singers = {name: set(clips["singer"].iloc[index]) for name, index in rows.items()}
     assert not singers["train"] & (singers["validation"] | singers["unseen"])
     assert singers["unseen"] - singers["test"] == {"x1"}
