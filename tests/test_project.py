@@ -40,6 +40,15 @@ def test_the_lock_holds_what_the_project_asks_for(requirement):
     assert requirement.specifier.contains(PINNED[requirement.name])
 
 
+def test_every_dependency_has_its_reason():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    table = readme.split("## Dependencies, and why")[1].split("\n## ")[0]
+    reasons = set(re.findall(r"[a-z][a-z0-9-]+", " ".join(
+        line.split("|")[1] for line in table.splitlines() if line.startswith("| "))))
+    missing = {Requirement(line).name for line in PROJECT["dependencies"]} - reasons
+    assert not missing
+
+
 def test_conda_users_get_the_same_lock_and_python():
     environment = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
     parts = environment["dependencies"]
