@@ -252,10 +252,32 @@ def gallery(table: Path, profile: str) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def with_outputs(source: Any, executed: Any) -> Any:
+    """The committed notebook with the outputs of its executed copy, cell by cell.
+
+    Text may have been edited since; code may not.
+
+    Raises
+    ------
+    ValueError
+        The code cells differ.
+    """
+    ran = [cell for cell in executed.cells if cell.cell_type == "code"
+           and "injected-parameters" not in cell.metadata.get("tags", [])]
+    ours = [cell for cell in source.cells if cell.cell_type == "code"]
+    if [cell.source for cell in ran] != [cell.source for cell in ours]:
+        raise ValueError("the executed notebook has other code cells than the committed one: "
+                         "run the stage again")
+    for cell, done in zip(ours, ran, strict=True):
+        cell.outputs = done.outputs
+    return source
+
+
 def _publish_notebook(executed: Path, target: Path) -> None:
     import nbformat
 
-    notebook = clean_notebook(nbformat.read(executed, as_version=4))
+    source, ran = (nbformat.read(path, as_version=4) for path in (target, executed))
+    notebook = clean_notebook(with_outputs(source, ran))
     text = nbformat.writes(notebook)
     if str(ROOT) in text or str(Path.home()) + "/" in text:
         raise ValueError(f"an output of {target.name} names a folder of this machine: "

@@ -59,3 +59,13 @@ def test_readme_numbers_come_from_the_table(tmp_path):
         "n = <!--v:clips-->986<!--/v-->.")
     with pytest.raises(ValueError, match="'singers'.*it has clips"):
         publish.render("<!--v:singers--><!--/v-->", path)
+
+
+def test_outputs_move_to_edited_text_but_not_to_other_code():
+    output = new_output("stream", name="stdout", text="result")
+    ran = new_notebook(cells=[new_code_cell("x = 1", outputs=[output]),
+                              new_code_cell("x = 2", metadata={"tags": ["injected-parameters"]})])
+    kept = publish.with_outputs(new_notebook(cells=[new_code_cell("x = 1")]), ran)
+    assert kept.cells[0].outputs == [output]
+    with pytest.raises(ValueError, match="other code cells"):
+        publish.with_outputs(new_notebook(cells=[new_code_cell("x = 3")]), ran)
