@@ -48,7 +48,7 @@ check: $(READY) ## compare headline values with figures/demo/headline.csv
 	@$(PY) -m saeutils.publish check --profile $(PROFILE) $(NAMED)
 
 test: $(READY) ## the tests, smoke chain included (under 12 minutes on two cores)
-	@$(PY) -m pytest -q -m "not slow" -n 2 --dist loadgroup
+	@$(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(READY) ## the slow tests
 	@$(PY) -m pytest -q -m slow

@@ -9,7 +9,7 @@ import pytest
 
 from saeutils import keys, run, store
 
-pytestmark = [pytest.mark.chain, pytest.mark.xdist_group("chain")]
+pytestmark = pytest.mark.chain
 
 ORDER = ["encoder", "layer", "representation", "variant", "sparsity", "k", "seed", "protocol",
          "split", "attribute", "metric", "value", "ci_low", "ci_high", "n"]
