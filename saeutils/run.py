@@ -149,7 +149,9 @@ def quiet_environment() -> dict[str, str]:
     variables = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS",
                                         "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
     variables |= {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false",
-                  "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_MININTERVAL": "1"}
+                  "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_MININTERVAL": "1",
+                  # a kernel that ends takes its worker pool with it: nothing to warn about
+                  "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
     return dict(os.environ) | variables
 
 
