@@ -141,6 +141,20 @@ def test_concentration_is_the_log_of_the_participation_ratio():
     assert torch.allclose(means, x.reshape(5, 100, 8).mean(1), atol=1e-5)
 
 
+@pytest.mark.chain
+def test_the_appendix_runs_in_its_tiny_setting(tmp_path, monkeypatch):
+    import nbformat
+    from nbclient import NotebookClient
+
+    from saeutils.profiles import ROOT
+
+    monkeypatch.setenv("SAEUTILS_DATA", str(tmp_path))
+    book = nbformat.read(ROOT / "notebooks" / "appendix_pretraining.ipynb", as_version=4)
+    where = {"metadata": {"path": str(ROOT / "notebooks")}}
+    NotebookClient(book, timeout=300, kernel_name="python3", resources=where).execute()
+    assert (tmp_path / "pretraining" / "tiny" / "encoder" / "model.safetensors").is_file()
+
+
 def test_refusals(corpus, tmp_path):
     with pytest.raises(ValueError, match="no finished corpus"):
         pretraining.Corpus(tmp_path)
