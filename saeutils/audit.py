@@ -146,7 +146,7 @@ def map_numbers(
 
 def turn_each(
     base: Protocol, per_seed: list[dict[str, np.ndarray]], material: Material,
-    entries: dict[str, str] | None = None,
+    entries: dict[str, str] | None = None, workers: int = 1,
 ) -> list[dict]:
     """Turn every map switch alone, starting from ``base``; one `audit_row` per entry.
 
@@ -158,18 +158,32 @@ def turn_each(
         One dict raw, sae, random, noise per seed: arguments of `map_numbers`.
     entries
         Entry -> quantity; `QUANTITIES` when not given.
+    workers
+        Processes of one thread; the result does not depend on it.
     """
-    rows, caches = [], [{} for _ in per_seed]
-    here = [map_numbers(base, **codes, material=material, cache=cache)
-            for codes, cache in zip(per_seed, caches, strict=True)]
-    for entry, quantity in (entries or QUANTITIES).items():
-        there = [map_numbers(base.flip(entry), **codes, material=material, cache=cache)
-                 for codes, cache in zip(per_seed, caches, strict=True)]
-        ends = ([n[quantity] for n in here], [n[quantity] for n in there])
-        released, corrected = ends if base.name == "released" else ends[::-1]
+    from joblib import Parallel, delayed, parallel_config
+
+    entries = QUANTITIES if entries is None else entries
+    with parallel_config("loky", inner_max_num_threads=1):
+        values = Parallel(n_jobs=min(workers, len(per_seed)))(
+            delayed(_turn_one)(base, codes, material, entries) for codes in per_seed)
+    rows = []
+    for entry, quantity in entries.items():
+        here, there = (list(side) for side in zip(*(v[entry] for v in values), strict=True))
+        released, corrected = (here, there) if base.name == "released" else (there, here)
         rows.append(audit_row(entry, MEANING[quantity], base.name, released, corrected,
                               claim_holds if quantity.endswith("gap") else None))
     return rows
+
+
+def _turn_one(base, codes, material, entries) -> dict[str, tuple[float, float]]:
+    cache: dict = {}
+    here = map_numbers(base, **codes, material=material, cache=cache)
+    return {
+        entry: (here[quantity], map_numbers(base.flip(entry), **codes, material=material,
+                                            cache=cache)[quantity])
+        for entry, quantity in entries.items()
+    }
 
 
 def audit_row(
@@ -233,6 +247,30 @@ def complete_audit(rows: list[dict]) -> pd.DataFrame:
     ]
     whole = pd.concat([table, pd.DataFrame(missing)], ignore_index=True)
     return whole.sort_values(["entry", "end"], ignore_index=True, kind="stable")
+
+
+def seed_values(table: pd.DataFrame, **where: object) -> np.ndarray:
+    """Values of one cell in the order of its seeds: pooled rows of a probe or training table.
+
+    Parameters
+    ----------
+    where
+        Column = value; rows of single techniques and singers are left out where those columns
+        exist.
+
+    Raises
+    ------
+    ValueError
+        No row, or several rows per seed.
+    """
+    for column in ("technique", "singer"):
+        if column in table and column not in where:
+            table = table[table[column].fillna("") == ""]
+    for column, value in where.items():
+        table = table[table[column] == value]
+    if not len(table) or table["seed"].duplicated().any():
+        raise ValueError(f"{len(table)} rows with {where}: name one cell, with one row per seed")
+    return table.sort_values("seed")["value"].to_numpy(dtype=float)
 
 
 def instrument_check(

@@ -10,6 +10,7 @@ from saeutils.audit import (
     fit_map,
     instrument_check,
     map_numbers,
+    seed_values,
     turn_each,
 )
 from saeutils.disentanglement import held_out_map, released_map
@@ -92,7 +93,7 @@ def test_turn_each_names_both_ends_and_signs_corrected_minus_released(material):
     known, codes = material
     entries = {"A05": "disentanglement", "A01": "r2"}
     for base in (RELEASED, CORRECTED):
-        rows = turn_each(base, [codes, codes], known, entries)
+        rows = turn_each(base, [codes, codes], known, entries, workers=1)
         assert [row["entry"] for row in rows] == ["A05", "A01"]
         assert all(row["end"] == base.name and row["n"] == 2 for row in rows)
         assert rows[0]["value"] > 0  # the sum is larger than the mean, from either end
@@ -104,6 +105,16 @@ def test_seeds_do_not_share_their_maps(material):
     other = codes | {"sae": codes["random"], "random": codes["sae"]}
     row = turn_each(RELEASED, [codes, other], known, {"A24": "completeness_gap"})[0]
     assert row["ci_low"] < row["value"] < row["ci_high"]
+
+
+def test_seed_values_names_one_cell():
+    table = pd.DataFrame({"seed": [1, 0, 0], "singer": ["", "", "s1"], "split": "test",
+                          "value": [0.5, 0.4, 0.9]})
+    assert seed_values(table, split="test").tolist() == [0.4, 0.5]
+    with pytest.raises(ValueError, match="0 rows"):
+        seed_values(table, split="unseen")
+    with pytest.raises(ValueError, match="one row per seed"):
+        seed_values(pd.concat([table, table]), split="test")
 
 
 def test_verdicts_by_hand():
