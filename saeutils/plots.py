@@ -181,7 +181,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
     return figure
 
 
-def null_figure(table: pd.DataFrame, *, note: str = "") -> Figure:
+def null_figure(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     """Published completeness, the demo's SAEs, untrained dictionaries and noise on one axis.
 
     Parameters
