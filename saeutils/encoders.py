@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DEMO_FOLDER = ROOT / "data" / "encoders" / "demo"
 UNTRAINED_SEED = 4_051
 POOLINGS = ("masked", "released")
+PAD_TO = 8_000  # samples; batches are padded to a multiple and masked
 
 # Families whose input is a waveform and whose states are one vector per 20 ms frame. A family with
 # another input (a spectrogram, special tokens) gets a loader of its own beside `_load_waveform`.
@@ -229,16 +230,19 @@ def states(
     equal = bool((lengths == lengths[0]).all())
     if needs_equal_lengths(encoder) and not equal:
         raise ValueError(f"encoder {encoder.name} normalises over time: batch equal lengths only")
-    batch = torch.zeros(len(waves), int(lengths.max()))
+    longest = int(lengths.max())
+    if not needs_equal_lengths(encoder):  # few shapes: each new one costs the library memory
+        longest = -(-longest // PAD_TO) * PAD_TO
+    batch = torch.zeros(len(waves), longest)
     for row, wave in zip(batch, waves, strict=True):
         row[: len(wave)] = torch.from_numpy(wave)
     mask = None
-    if not equal:
+    if not equal or longest > int(lengths[0]):
         mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).long()
     with torch.inference_mode():
         out = encoder.model(batch, attention_mask=mask, output_hidden_states=True)
     frames = encoder.model._get_feat_extract_output_lengths(lengths)
-    return torch.stack(out.hidden_states, 1), frames.numpy()
+    return torch.stack(out.hidden_states, 1)[:, :, : int(frames.max())], frames.numpy()
 
 
 def needs_equal_lengths(encoder: Encoder) -> bool:

@@ -87,8 +87,7 @@ def train_epoch(
     latents = enc_FD.shape[0]
     room = batch * (k + k_dead)
     rows_BD = np.empty((batch, width), np.float32)
-    grad_BD = np.empty((batch, width), np.float32)
-    aux_BD = np.empty((batch, width), np.float32)
+    grad_BD = np.zeros((2 * batch, width), np.float32)  # second half: of the auxiliary loss
     pre_BF = np.empty((batch, latents), np.float32)
     kept = np.empty(room, np.int64)
     entry_row = np.empty(room, np.int64)
@@ -135,7 +134,7 @@ def train_epoch(
                 start = entries
                 entries = select_largest(pre_BF[b], dead_F, k_dead, kept, entries)
                 for d in range(width):
-                    aux_BD[b, d] = grad_BD[b, d]  # minus the residual that dead latents rebuild
+                    grad_BD[batch + b, d] = grad_BD[b, d]  # minus the residual dead latents rebuild
                 for e in range(start, entries):
                     f = kept[e]
                     value = pre_BF[b, f]
@@ -143,9 +142,9 @@ def train_epoch(
                     entry_next[e] = head_F[f]
                     head_F[f] = e
                     for d in range(width):
-                        aux_BD[b, d] += value * dec_FD[f, d]
+                        grad_BD[batch + b, d] += value * dec_FD[f, d]
                 for d in range(width):
-                    aux_BD[b, d] *= scale * aux_weight
+                    grad_BD[batch + b, d] *= scale * aux_weight
             for d in range(width):
                 grad_BD[b, d] *= scale
         step += 1
@@ -176,23 +175,23 @@ def train_epoch(
             gb = _ZERO
             e = head_F[f]
             while e >= 0:
-                b = entry_row[e]
-                wakes = b >= batch
-                b -= batch * wakes
-                value = pre_BF[b, f]
-                pull = _ZERO
-                if wakes:
-                    for d in range(width):
-                        pull += aux_BD[b, d] * dec_FD[f, d]
-                        gd_D[d] += value * aux_BD[b, d]
-                else:
-                    for d in range(width):
-                        pull += grad_BD[b, d] * dec_FD[f, d]
-                        gd_D[d] += value * grad_BD[b, d]
+                # two entries at a time: the accumulators are read and written half as often
+                one, two = e, entry_next[e]
+                e = entry_next[two] if two >= 0 else two
+                row1, row2 = entry_row[one], entry_row[max(two, 0)]
+                value1 = pre_BF[row1 % batch, f]
+                value2 = pre_BF[row2 % batch, f] if two >= 0 else _ZERO
+                pull1, pull2 = _ZERO, _ZERO
                 for d in range(width):
-                    ge_D[d] += pull * rows_BD[b, d]
-                gb += pull
-                e = entry_next[e]
+                    pull1 += grad_BD[row1, d] * dec_FD[f, d]
+                    pull2 += grad_BD[row2, d] * dec_FD[f, d]
+                if two < 0:
+                    pull2 = _ZERO
+                in1, in2 = row1 % batch, row2 % batch
+                for d in range(width):
+                    gd_D[d] += value1 * grad_BD[row1, d] + value2 * grad_BD[row2, d]
+                    ge_D[d] += pull1 * rows_BD[in1, d] + pull2 * rows_BD[in2, d]
+                gb += pull1 + pull2
             if unit_norm:
                 along = _ZERO
                 for d in range(width):
