@@ -32,7 +32,7 @@ class DenseSteps:
         self.weights = [torch.tensor(array, device=device) for array in arrays]
         self.centre_D = torch.tensor(start["b_dec_D"], device=device)
         self.adam = torch.optim.Adam(self.weights, lr=1e-3, fused=device != "mps")
-        self._kept: dict[int, torch.Tensor] = {}
+        self._kept: list[tuple[np.ndarray, torch.Tensor]] = []
 
     @torch.no_grad()
     def epoch(self, acts_ND, order_N, rate, dead_F, jitter=0.0, plus_N=None, minus_N=None):
@@ -107,9 +107,12 @@ class DenseSteps:
         return copies | {"b_dec_D": self.centre_D.cpu().numpy().copy()}
 
     def _on_device(self, acts_ND: np.ndarray) -> torch.Tensor:
-        if id(acts_ND) not in self._kept:
-            self._kept[id(acts_ND)] = torch.as_tensor(acts_ND, device=self.device)
-        return self._kept[id(acts_ND)]
+        for array, tensor in self._kept:
+            if array is acts_ND:
+                return tensor
+        tensor = torch.as_tensor(acts_ND, device=self.device)
+        self._kept = [*self._kept[-2:], (acts_ND, tensor)]  # training, validation, a part of one
+        return tensor
 
 
 def _top(pre_BF: torch.Tensor, k: int) -> torch.Tensor:

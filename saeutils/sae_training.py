@@ -133,11 +133,11 @@ def train_sae(
     centre_D, scale = centre_and_scale(train_ND, recipe.centre)
     rows_ND, held_ND = (np.ascontiguousarray((acts_ND - centre_D) / scale, dtype=np.float32)
                         for acts_ND in (train_ND, validation_ND))
-    start = _start(rows_ND, latents, k, seed, recipe)
+    start = start_weights(rows_ND, latents, k, seed, recipe)
     if recipe.principal_axes:
         axes_DD = _principal_axes(rows_ND)
         rows_ND, held_ND, start = rows_ND @ axes_DD, held_ND @ axes_DD, _turn(start, axes_DD)
-    steps = _make_steps(start, k, recipe, backend, device)
+    steps = make_steps(start, k, recipe, backend, device)
     best, history = _loop(steps, rows_ND, held_ND, latents, seed, recipe)
     if recipe.principal_axes:
         best = _turn(best, axes_DD.T)
@@ -162,7 +162,8 @@ def _turn(weights: dict[str, np.ndarray], axes_DD: np.ndarray) -> dict[str, np.n
                       "W_dec_FD": np.ascontiguousarray(weights["W_dec_FD"] @ axes_DD)}
 
 
-def _start(rows_ND, latents: int, k: int, seed: int, recipe: Recipe):
+def start_weights(rows_ND, latents: int, k: int, seed: int, recipe: Recipe):
+    """The weights that a recipe starts from; rows in the coordinates of training."""
     if recipe.start == "shaped":
         return shaped_start(rows_ND, latents, k, seed)
     if recipe.start == "linear":
@@ -170,7 +171,8 @@ def _start(rows_ND, latents: int, k: int, seed: int, recipe: Recipe):
     raise ValueError(f"unknown start {recipe.start!r}: linear or shaped")
 
 
-def _make_steps(start, k: int, recipe: Recipe, backend: str, device: str):
+def make_steps(start, k: int, recipe: Recipe, backend: str, device: str):
+    """The weights under training, as the backend moves them."""
     settings = {"k": k, "batch": recipe.batch, "unit_norm": recipe.unit_norm,
                 "k_dead": recipe.aux_k, "aux_weight": recipe.aux_weight}
     if backend == "sparse":
@@ -192,7 +194,7 @@ def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
     jitter = recipe.jitter * np.sqrt(0.5) * min(1.0, latents / len(rows_ND))
     best, lowest, history = steps.snapshot(), np.inf, []
     for epoch in range(recipe.epochs):
-        rate = recipe.rate * _decay(epoch, recipe)
+        rate = recipe.rate * decay_at(epoch, recipe)
         dead_F = (silent_F >= recipe.dead_after) & (recipe.dead_after > 0)
         orders = [rng.permutation(len(rows_ND)) for _ in range(3 if jitter else 1)]
         fired_F, error = steps.epoch(rows_ND, orders[0], rate, dead_F, jitter, *orders[1:])
@@ -217,7 +219,8 @@ def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
     return best, history
 
 
-def _decay(epoch: int, recipe: Recipe) -> float:
+def decay_at(epoch: int, recipe: Recipe) -> float:
+    """Share of the step size that is left in this epoch (counted from 0)."""
     falling = recipe.decay * recipe.epochs
     return min(1.0, (recipe.epochs - epoch) / falling) if falling >= 1 else 1.0
 

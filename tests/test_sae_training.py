@@ -223,9 +223,9 @@ def test_patience_stops_early_and_keeps_the_best():
 
 def test_step_size_falls_linearly_at_the_end():
     recipe = Recipe("d", epochs=10, decay=0.5)
-    rates = [sae_training._decay(epoch, recipe) for epoch in range(10)]
+    rates = [sae_training.decay_at(epoch, recipe) for epoch in range(10)]
     assert rates == pytest.approx([1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
-    assert sae_training._decay(9, Recipe("n", epochs=10)) == 1
+    assert sae_training.decay_at(9, Recipe("n", epochs=10)) == 1
 
 
 def test_centre_by_hand():
