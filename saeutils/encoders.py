@@ -109,23 +109,33 @@ def _load_waveform(folder: Path, name: str, seed: int | None) -> Encoder:
             f"{', '.join(WAVEFORM_FAMILIES)}"
         )
     settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
-    digest = sha256((folder / "config.json").read_bytes())
-    digest.update((folder / "preprocessor_config.json").read_bytes())
     if seed is None:
         _refuse_other_weights(folder, name, config)
         model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        digest.update((folder / "model.safetensors").read_bytes())
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModel.from_config(config)
-        digest.update(str(seed).encode())
     return Encoder(
         name=name, model=model.eval().requires_grad_(False),
         sampling_rate=int(settings["sampling_rate"]), n_layers=config.num_hidden_layers,
         width=config.hidden_size, do_normalize=bool(settings["do_normalize"]),
-        fingerprint=digest.hexdigest(),
+        fingerprint=_digest(folder, seed),
     )  # fmt: skip
+
+
+def _digest(folder: Path, other: int | str | None = None) -> str:
+    """sha256 over configuration and settings, then the weights or, as text, what stands for them.
+
+    A string is a class other than the configuration's own and enters beside the weights.
+    """
+    digest = sha256((folder / "config.json").read_bytes())
+    digest.update((folder / "preprocessor_config.json").read_bytes())
+    if not isinstance(other, int):
+        digest.update((folder / "model.safetensors").read_bytes())
+    if other is not None:
+        digest.update(str(other).encode())
+    return digest.hexdigest()
 
 
 def _refuse_other_weights(folder: Path, name: str, config) -> None:
@@ -199,7 +209,7 @@ def prepare(encoder: Encoder, waves: list[np.ndarray], sampling_rate: int) -> li
 
 
 def states(
-    encoder: Encoder, waves: list[np.ndarray], sampling_rate: int
+    encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, train_mode: bool = False
 ) -> tuple[torch.Tensor, np.ndarray]:
     """Hidden states of a batch, padded to its longest waveform.
 
@@ -207,6 +217,9 @@ def states(
     ----------
     waves : list of numpy.ndarray
         As they are on disk; `prepare` is applied here, before padding.
+    train_mode : bool
+        Accept a model in train mode (audit A06 only). A block that LayerDrop leaves out then hands
+        on its input, and so keeps its place in the list.
 
     Returns
     -------
@@ -223,7 +236,7 @@ def states(
     """
     import torch
 
-    if encoder.model.training:
+    if encoder.model.training and not train_mode:
         raise ValueError(f"encoder {encoder.name} is in train mode: call encoder.model.eval()")
     waves = prepare(encoder, waves, sampling_rate)
     lengths = torch.tensor([len(wave) for wave in waves])
@@ -240,9 +253,34 @@ def states(
     if not equal or longest > int(lengths[0]):
         mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).long()
     with torch.inference_mode():
-        out = encoder.model(batch, attention_mask=mask, output_hidden_states=True)
+        hidden = _hidden_states(encoder.model, batch, attention_mask=mask)
     frames = encoder.model._get_feat_extract_output_lengths(lengths)
-    return torch.stack(out.hidden_states, 1)[:, :, : int(frames.max())], frames.numpy()
+    return torch.stack(hidden, 1)[:, :, : int(frames.max())], frames.numpy()
+
+
+def _hidden_states(model: torch.nn.Module, batch: torch.Tensor, **more) -> list[torch.Tensor]:
+    """All states, one per place: the library leaves out blocks that LayerDrop skipped."""
+    if not model.training:
+        return list(model(batch, output_hidden_states=True, **more).hidden_states)
+    seen: dict[int, tuple] = {}
+    hooks = [
+        block.register_forward_hook(lambda _, given, out, i=i: seen.update({i: (given[0], out)}))
+        for i, block in enumerate(_blocks(model))
+    ]
+    try:
+        last = model(batch, **more).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    states = [seen[min(seen)][0] if seen else last]
+    for i in range(len(hooks)):
+        out = seen[i][1] if i in seen else states[-1]
+        states.append(out[0] if isinstance(out, tuple) else out)
+    return states
+
+
+def _blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    return getattr(model, "encoder", model).layers
 
 
 def needs_equal_lengths(encoder: Encoder) -> bool:
@@ -252,7 +290,7 @@ def needs_equal_lengths(encoder: Encoder) -> bool:
 
 def pooled(
     encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, pooling: str,
-    window_s: float = 5.0,
+    window_s: float = 5.0, train_mode: bool = False,
 ) -> np.ndarray:  # fmt: skip
     """Time-averaged states, float32 [batch, n_layers + 1, width].
 
@@ -270,6 +308,6 @@ def pooled(
     if pooling == "released":
         n = round(window_s * sampling_rate)
         waves = [np.pad(np.asarray(w, np.float32)[:n], (0, max(n - len(w), 0))) for w in waves]
-    states_BLTD, frames = states(encoder, waves, sampling_rate)
+    states_BLTD, frames = states(encoder, waves, sampling_rate, train_mode)
     means = [s[:, :n].mean(1) for s, n in zip(states_BLTD, frames, strict=True)]
     return np.stack([m.numpy() for m in means]).astype(np.float32)
