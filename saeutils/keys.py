@@ -15,14 +15,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from saeutils.inputs import material_digests
 from saeutils.profiles import ROOT, Profile, data_folder, load_profile
 
+TAKEN = ("reference", "encoders", "vocalset")  # folders of data/ that are no runs
 FORMAT = 1  # raise it when the files of the store change their form
 
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
 # telling rooms draw what a stage has computed without changing it.
-NOT_IN_KEYS = {"profiles", "store", "files", "keys", "run", "publish", "plots", "plots_evidence",
-               "atlas"}
+NOT_IN_KEYS = {"profiles", "store", "files", "inputs", "keys", "machine", "run", "publish", "plots",
+               "plots_evidence", "plots_report", "atlas"}
 
 
 @dataclass(frozen=True)
@@ -139,9 +141,9 @@ def chain(
     """
     loaded = load_profile(profile, overrides)
     run = run_name or loaded.name
-    if not run.replace("-", "").replace("_", "").isalnum() or run in ("reference", "encoders"):
-        raise ValueError(f"run name {run!r}: letters, digits, '-' and '_' only, and neither "
-                         "'reference' nor 'encoders', which data/ holds already")
+    if not run.replace("-", "").replace("_", "").isalnum() or run in TAKEN:
+        raise ValueError(f"run name {run!r}: letters, digits, '-' and '_' only, and none of "
+                         "'reference', 'encoders' and 'vocalset', which data/ holds already")
     if overrides and run == loaded.name and run != "smoke":
         changed = ", ".join(sorted(overrides))
         raise ValueError(f"overrides ({changed}) would replace the results of profile {run!r}: "
@@ -194,9 +196,13 @@ def _step(
     settings: dict[str, Any] = {"seed": loaded.seed}
     settings |= {name: getattr(loaded, name).model_dump(mode="json") for name in stage.sections}
     inputs = input_digests(number, encoder)
+    if number == "01":
+        inputs |= material_digests(loaded.data)
+    keyed = {name: getattr(loaded, name).keyed() for name in stage.sections}
     code, rooms = code_digests(number)
     key = digest({"format": FORMAT, "stage": number, "encoder": encoder, "code": code,
-                  "settings": settings, "inputs": inputs, "needs": [n.key for n in needs]})
+                  "settings": {"seed": loaded.seed} | keyed, "inputs": inputs,
+                  "needs": [n.key for n in needs]})
     return Step(number, encoder, profile, run, key, rooms, settings, inputs, needs)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import difflib
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -28,12 +28,30 @@ class Section(BaseModel):
     """One block of a profile: unknown keys are errors, values never change after loading."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
+    PLACES: ClassVar[tuple[str, ...]] = ()  # keys that say where a file lies, not what it holds
+
+    def keyed(self) -> dict[str, Any]:
+        """The settings a stage's key depends on: all but the places of files."""
+        values = self.model_dump(mode="json")
+        return {name: value for name, value in values.items() if name not in self.PLACES}
 
 
 class Data(Section):
     """Where the clips come from and how many there are (stage 01)."""
 
-    source: Literal["synthetic", "vocalset", "folder"] = "synthetic"
+    PLACES: ClassVar[tuple[str, ...]] = ("vocalset_dir", "audio_dir", "labels", "attributes")
+
+    source: Literal["synthetic", "vocalset", "folder", "activations"] = "synthetic"
+    vocalset_version: Literal["1.0", "1.2"] = Field("1.0", description="which one to download")
+    vocalset_dir: str = Field("", description="archive or folder you have; empty: download")
+    selection: Literal["corrected", "released"] = Field(
+        "corrected", description="which VocalSet clips and which split: audit A13, A14")
+    audio_dir: str = Field("", description="folder of own audio")
+    labels: str = Field("", description="own clip table, CSV: path, label, group")
+    attributes: str = Field("", description="own attributes, CSV by clip_id, for eGeMAPS")
+    bad_files: Literal["refuse", "leave_out"] = Field("refuse", description="unusable own audio")
+    validation_share: float = Field(0.15, gt=0, lt=0.5, description="of own groups")
+    test_share: float = Field(0.25, gt=0, lt=0.7, description="of own groups")
     n_singers: Positive = Field(20, description="VocalSet-shaped singers, both sexes in turn")
     n_validation: Positive = 3
     n_test: Positive = 5
@@ -45,6 +63,14 @@ class Data(Section):
     n_bases: Positive = Field(40, description="base clips of the counterfactual sets")
     n_steps: Annotated[int, Field(ge=3)] = Field(5, description="steps a factor, base counted")
     base_seconds: float = Field(1.5, ge=0.8, le=8.0, description="length of counterfactuals")
+    note: str = Field("", description="what figures say of their data; empty: by source")
+
+    @property
+    def face(self) -> str:
+        """What every figure and table of the run says about its data."""
+        named = {"synthetic": "synthetic singers", "vocalset": "VocalSet", "folder": "own audio",
+                 "activations": "own activations"}
+        return self.note or named.get(self.source, self.source)
 
 
 class Extraction(Section):
@@ -60,6 +86,7 @@ class Sae(Section):
     width_factor: Positive = Field(4, description="latents per encoder dimension")
     latents: Count = Field(0, description="width of a dictionary; 0 takes width_factor")
     epochs: Positive = Field(100, description="epochs of the released recipe")
+    keep_saes: Literal["best", "all"] = Field("all", description="dictionaries left on disk")
     corrected_epochs: Positive = Field(40, description="epochs of the corrected recipe, at most")
     batch_size: Positive = Field(16, description="rows per step")
     sparsities: tuple[Sparsity, ...] = (75, 80, 85, 90, 95, 99)
@@ -129,7 +156,13 @@ SECTIONS = tuple(
 
 def available() -> list[str]:
     """Names of the profiles that ship with the project, sorted."""
-    return sorted(path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
+    stems = (path.stem for path in PROFILE_FOLDER.glob("*.yaml"))
+    return sorted(stem for stem in stems if not stem.endswith(".example"))
+
+
+def place(text: str) -> Path:
+    """The path a profile names: ``~`` is the home folder, relative ones start at the project."""
+    return (ROOT / Path(text).expanduser()).resolve()
 
 
 def data_folder() -> Path:
@@ -184,7 +217,7 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ValueError(f"profile {path.name} is not valid YAML: {where}") from None
     if not isinstance(content, dict):
         raise ValueError(f"profile {path.name} must hold keys and values, not {content!r:.60}")
-    content.setdefault("name", path.stem)
+    content.setdefault("name", path.stem.removesuffix(".example"))
     parent = content.pop("extends", None)
     return _merge(_read(parent, (*seen, name)), content) if parent else content
 

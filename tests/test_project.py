@@ -21,9 +21,10 @@ ASKED = [Requirement(line) for line in PROJECT["dependencies"]
 
 # A room imports only from rooms below it; rooms of one floor may use each other downwards.
 FLOORS = [
-    {"profiles", "files", "keys", "machine", "store", "protocol"},
-    {"datasets", "attributes", "synthesis", "synthesis_controls", "synthesis_voice",
-     "synthesis_filters", "synthesis_counterfactuals", "lf_voice"},
+    {"profiles", "files", "inputs", "keys", "machine", "store", "protocol"},
+    {"datasets", "downloads", "vocalset", "recordings", "attributes", "synthesis",
+     "synthesis_controls", "synthesis_voice", "synthesis_filters", "synthesis_counterfactuals",
+     "lf_voice"},
     {"encoders", "encoders_hub", "encoders_inputs", "encoders_released", "own_activations",
      "activations", "pretraining", "pretraining_data", "sae",
      "sae_metrics", "sae_kernels", "sae_torch", "sae_training", "sae_grid", "sae_variants",
@@ -31,7 +32,8 @@ FLOORS = [
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
      "audit", "claims", "nulls", "material", "report_card"},
-    {"plots", "plots_evidence", "plots_report", "atlas", "publish", "run", "encoder_card"},
+    {"plots", "plots_evidence", "plots_report", "atlas", "publish", "run", "estimates",
+     "encoder_card"},
 ]
 
 
