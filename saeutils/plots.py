@@ -11,7 +11,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 # Okabe and Ito's palette: told apart with every common colour vision.
 ENCODERS = {
@@ -39,6 +38,7 @@ METRICS = {
 }
 GREY = "#666666"
 SYNTHETIC = "synthetic singers"
+_HOUSE = {"note": SYNTHETIC}  # what a figure says when its caller says nothing
 
 
 def use_style() -> None:
@@ -54,10 +54,9 @@ def use_style() -> None:
     })
 
 
-def face_note(source: str) -> str:
-    """What a figure says on its face about the singers: by the profile's ``data.source``."""
-    notes = {"synthetic": SYNTHETIC, "vocalset": "VocalSet", "folder": "own audio"}
-    return notes.get(source, source)
+def use_note(text: str) -> None:
+    """From here on figures without a note of their own say `text`: a run's ``data.face``."""
+    _HOUSE["note"] = text
 
 
 def encoder_look(name: str) -> tuple[str, str]:
@@ -66,9 +65,10 @@ def encoder_look(name: str) -> tuple[str, str]:
 
 
 def new_figure(rows: int = 1, columns: int = 1, *, width: float = 7.2, height: float = 4.2,
-               note: str = SYNTHETIC, **axes_options) -> tuple[Figure, np.ndarray]:
+               note: str | None = None, **axes_options) -> tuple[Figure, np.ndarray]:
     """Figure and a 2-D array of axes in the house style, with the note on its face."""
     use_style()
+    note = _HOUSE["note"] if note is None else note
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False,
                                 **axes_options)
     figure.get_layout_engine().set(rect=(0, 0.035, 1, 0.965))
@@ -100,7 +100,7 @@ def line(axis, x, table: pd.DataFrame, *, color: str, marker: str | None = "o",
 
 
 def over_layers(table: pd.DataFrame, *, metric: str, references: dict[str, float] | None = None,
-                published: pd.DataFrame | None = None, note: str = SYNTHETIC) -> Figure:
+                published: pd.DataFrame | None = None, note: str | None = None) -> Figure:
     """A metric of raw states by layer, one line per encoder.
 
     Parameters
@@ -135,7 +135,7 @@ def over_layers(table: pd.DataFrame, *, metric: str, references: dict[str, float
 
 def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log: bool = False,
                   references: dict[str, float] | None = None, share_y: bool = True,
-                  note: str = SYNTHETIC, columns: int = 3) -> Figure:
+                  note: str | None = None, columns: int = 3) -> Figure:
     """A metric by sparsity, one panel per value of `panel`, one line per representation.
 
     Rows of representation ``raw`` (no sparsity) become a horizontal dashed line.
@@ -181,7 +181,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
     return figure
 
 
-def null_figure(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+def null_figure(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """Published completeness, the demo's SAEs, untrained dictionaries and noise on one axis.
 
     Parameters
@@ -217,7 +217,7 @@ def null_figure(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     return figure
 
 
-def contrasts(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+def contrasts(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """Contrast to straight tone, real against synthetic, in real within-technique spreads.
 
     Parameters
@@ -256,7 +256,7 @@ def contrasts(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     return figure
 
 
-def attribute_groups(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+def attribute_groups(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """How many of the ten best-read attributes fall into each group.
 
     Parameters
@@ -289,7 +289,7 @@ def attribute_groups(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     return figure
 
 
-def completeness_entropy(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+def completeness_entropy(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """Completeness of each attribute against the entropy of its histogram, by representation.
 
     Parameters
@@ -323,8 +323,9 @@ def encoder_label(name: str) -> str:
     return labels.get(name, name)
 
 
-def _common_x(figure: Figure, text: str, note: str) -> None:
+def _common_x(figure: Figure, text: str, note: str | None) -> None:
     """Label below all panels, with the note as a second line: there it can cover nothing."""
+    note = _HOUSE["note"] if note is None else note
     figure.supxlabel(f"{text}\n({note})" if note else text, fontsize=11)
 
 
@@ -335,11 +336,6 @@ def _legend_above(figure: Figure, axes, columns: int) -> None:
             kept.setdefault(label, handle)
     if kept:
         figure.legend(list(kept.values()), list(kept), loc="outside upper left", ncols=columns)
-
-
-def legend_marker(color: str, marker: str, label: str) -> Line2D:
-    """A legend entry drawn by hand."""
-    return Line2D([], [], color=color, marker=marker, label=label)
 
 
 def matrix(values, *, rows: str, columns: str, label: str, limit: float = 1.0,
@@ -378,7 +374,7 @@ def sorted_curves(series: dict, *, x: str, y: str, note: str = "") -> Figure:
 
 
 def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: float = 5000.0,
-                 columns: int = 2, note: str = SYNTHETIC) -> Figure:
+                 columns: int = 2, note: str | None = None) -> Figure:
     """Level over time and frequency, one panel per clip, all on one scale of 70 dB."""
     from scipy.signal import spectrogram
 

@@ -9,11 +9,11 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from saeutils.plots import GREY, REPRESENTATIONS, SYNTHETIC, line, new_figure
+from saeutils.plots import GREY, REPRESENTATIONS, line, new_figure
 
 
 def k_curves(
-    table: pd.DataFrame, *, y: str = "R² (unseen singers)", note: str = SYNTHETIC
+    table: pd.DataFrame, *, y: str = "R² (unseen singers)", note: str | None = None
 ) -> Figure:
     """A score on unseen singers against the number of codes that may be used.
 
@@ -37,7 +37,7 @@ def k_curves(
 
 
 def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *,
-                 note: str = SYNTHETIC) -> Figure:
+                 note: str | None = None) -> Figure:
     """Both claims in one picture: what is kept by sparsity, and R2 by number of codes.
 
     Parameters
@@ -70,7 +70,7 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
     return figure
 
 
-def response_matrix(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """How much of each code's response belongs to each factor, with the placebos beside.
 
     Parameters
@@ -94,7 +94,7 @@ def response_matrix(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
     return figure
 
 
-def response_curve(table: pd.DataFrame, *, x: str, note: str = SYNTHETIC) -> Figure:
+def response_curve(table: pd.DataFrame, *, x: str, note: str | None = None) -> Figure:
     """Change of one code as one factor moves, one thin line per base clip, their mean in bold.
 
     Parameters
@@ -117,7 +117,7 @@ def response_curve(table: pd.DataFrame, *, x: str, note: str = SYNTHETIC) -> Fig
     return figure
 
 
-def forest(table: pd.DataFrame, *, note: str = SYNTHETIC) -> Figure:
+def forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     """Effect of each audit switch on the number it moves, largest first.
 
     Parameters

@@ -179,11 +179,25 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], timeout: in
                 progress_bar=False, execution_timeout=timeout, start_timeout=120,
                 kernel_manager_class=Manager)
         except PapermillExecutionError as error:
-            raise NotebookFailure(_explain(source, target, error)) from None
+            if error.ename != "StageDone":
+                raise NotebookFailure(_explain(source, target, error)) from None
+            print(f"  {source.name} ends early: {error.evalue}", flush=True)
+            _drop_error_marks(target)
         except Exception as error:  # a dead kernel or a time-out arrives as one of many classes
             what = " ".join(str(error).split())[:300]
             raise NotebookFailure(f"{source.name}: {type(error).__name__}: {what}. "
                                   f"What ran stands in {_shown(target)}") from None
+
+
+def _drop_error_marks(path: Path) -> None:
+    """A stage that ended early on purpose is no error: papermill's red cells go."""
+    import nbformat
+
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells = [cell for cell in notebook.cells
+                      if "papermill-error-cell-tag" not in cell.metadata.get("tags", [])]
+    with atomic(path) as part:
+        nbformat.write(notebook, part)
 
 
 def _explain(source: Path, target: Path, error: Any) -> str:

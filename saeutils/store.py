@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from saeutils import files, keys
+from saeutils import files, keys, machine
 from saeutils.profiles import Profile, load_profile
 
 THREAD_VARIABLES = (
@@ -27,6 +26,13 @@ THREAD_VARIABLES = (
 
 class StageError(ValueError):
     """A stage cannot start or read: the message says which, why, and the way out."""
+
+
+class StageDone(Exception):
+    """A stage ended before its notebook did, on purpose; the message says why."""
+
+    def _render_traceback_(self) -> list[str]:
+        return [f"The stage is finished; the cells below are left out: {self}"]
 
 
 def open_stage(
@@ -162,9 +168,23 @@ class Stage:
         path = self._checked(number, f"{name}.json", encoder)
         return json.loads(path.read_text(encoding="utf-8"))
 
-    def write_table(self, name: str, table) -> Path:
+    def outputs(self, number: str, encoder: str | None = None) -> dict[str, dict[str, Any]]:
+        """Files that a stage wrote, by name, with their sizes and checksums."""
+        step = self._lower(number, encoder)
+        if step is self.step:
+            return self._outputs
+        if not step.record.exists():
+            raise StageError(_missing(step))
+        return json.loads(step.record.read_text(encoding="utf-8"))["outputs"]
+
+    def has(self, number: str, name: str, encoder: str | None = None) -> bool:
+        """Whether a stage wrote the table, arrays or JSON file `name`: material may lack some."""
+        names = {files.table_file(name), f"{name}.safetensors", f"{name}.json"}
+        return bool(names & set(self.outputs(number, encoder)))
+
+    def write_table(self, name: str, table, *, may_be_empty: bool = False) -> Path:
         """Write a table; CSV under ``results/`` (readable anywhere), Parquet elsewhere."""
-        if not len(table):
+        if not len(table) and not may_be_empty:
             raise StageError(f"table {name!r} is empty: an empty result is never written")
         path = self.path(files.table_file(name))
         write = files.write_csv if path.suffix == ".csv" else files.write_parquet
@@ -254,9 +274,9 @@ class Stage:
             "profile": self.profile.name, "settings": self.step.settings,
             "overrides": self.overrides, "profile_seed": self.profile.seed, "seeds": self._seeds,
             "outputs": dict(sorted(self._outputs.items())),
-            "versions": _versions(), "machine": _machine(), "workers": self.workers,
+            "versions": machine.versions(), "machine": machine.described(), "workers": self.workers,
             "wall_seconds": round(seconds, 2),
-            "peak_memory_mb": peak_memory_mb(),
+            "peak_memory_mb": machine.peak_memory_mb(),
         }
         for path, text in ((self.step.record, json.dumps(record, indent=1) + "\n"),
                            (self.step.marker, self.step.key + "\n")):
@@ -264,15 +284,20 @@ class Stage:
             with files.atomic(path) as part:
                 part.write_text(text, encoding="utf-8")
 
+    def end_here(self, why: str) -> None:
+        """Finish the stage and stop its notebook: the cells below have nothing to work on.
+
+        Raises
+        ------
+        StageDone
+            Always; JupyterLab shows its one sentence, `saeutils.run` counts it as success.
+        """
+        self.finish()
+        raise StageDone(why)
+
     def _checked(self, number: str, name: str, encoder: str | None) -> Path:
         step = self._lower(number, encoder)
-        path = step.root / name
-        if step is self.step:
-            expected = self._outputs
-        elif step.record.exists():
-            expected = json.loads(step.record.read_text(encoding="utf-8"))["outputs"]
-        else:
-            raise StageError(_missing(step))
+        path, expected = step.root / name, self.outputs(number, encoder)
         if name not in expected:
             raise StageError(f"stage {step.label} wrote no {name!r}: it wrote "
                              f"{', '.join(sorted(expected)[:12]) or 'nothing'}")
@@ -290,20 +315,6 @@ def workers() -> int:
     if value and (not value.isdigit() or int(value) < 1):
         raise ValueError(f"SAEUTILS_WORKERS = {value!r}: a whole number from 1 up")
     return int(value) if value else os.cpu_count() or 1
-
-
-def peak_memory_mb() -> float:
-    """Largest resident size so far of this process or of one of its children, in MB."""
-    try:
-        import resource
-    except ImportError:  # Windows has no such module
-        import psutil
-
-        return round(psutil.Process().memory_info().peak_wset / 2**20, 1)
-    unit = 2**20 if sys.platform == "darwin" else 2**10
-    sizes = [resource.getrusage(who).ru_maxrss
-             for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return round(max(sizes) / unit, 1)
 
 
 def _limit_threads() -> None:
@@ -334,15 +345,3 @@ def _missing(step: keys.Step) -> str:
 def _short(value: Any) -> str:
     text = json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
     return text if len(text) <= 70 else text[:67] + "..."
-
-
-def _versions() -> dict[str, str]:
-    from importlib.metadata import version
-
-    names = ("numpy", "pandas", "torch", "torchaudio", "transformers", "scikit-learn", "numba",
-             "opensmile", "praat-parselmouth")
-    return {"python": platform.python_version()} | {name: version(name) for name in names}
-
-
-def _machine() -> dict[str, Any]:
-    return {"system": platform.system(), "machine": platform.machine(), "cores": os.cpu_count()}

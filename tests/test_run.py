@@ -73,6 +73,24 @@ def test_a_notebook_that_forgets_to_finish_is_no_success(notebook):
         notebook("x = 1")
 
 
+def test_a_stage_that_ends_early_on_purpose_is_a_success_and_says_why(notebook, capsys):
+    end = "from saeutils.store import StageDone\nraise StageDone('no labels in the clip table')"
+    _, target = notebook(FINISH, end, "x = 1 / 0")
+    content = nbformat.read(target, as_version=4)
+    tags = [tag for cell in content.cells for tag in cell.metadata.get("tags", [])]
+    assert "papermill-error-cell-tag" not in tags and content.cells[-1].execution_count is None
+    assert "ends early: no labels in the clip table" in capsys.readouterr().out
+    shown = [line for cell in content.cells for o in cell.get("outputs", [])
+             for line in o.get("traceback", [])]
+    assert len(shown) == 1 and "left out: no labels" in shown[0]
+
+
+def test_a_stage_that_ends_early_without_finishing_is_none(notebook):
+    end = "from saeutils.store import StageDone\nraise StageDone('no labels')"
+    with pytest.raises(run.NotebookFailure, match="ended before stage.finish"):
+        notebook(end)
+
+
 def test_a_dead_kernel_is_reported(notebook):
     with pytest.raises(run.NotebookFailure, match="DeadKernel"):
         notebook("import os\nos._exit(1)")

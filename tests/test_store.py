@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 from saeutils import files, store
-from saeutils.store import StageError, open_stage
+from saeutils.profiles import load_profile
+from saeutils.store import StageDone, StageError, open_stage
 
 
 def tour(**more):
@@ -97,3 +98,23 @@ def test_workers_are_a_whole_number(monkeypatch, value):
     monkeypatch.setenv("SAEUTILS_WORKERS", value)
     with pytest.raises(ValueError, match="whole number"):
         store.workers()
+
+
+def test_a_stage_says_what_it_wrote_and_can_end_before_its_notebook():
+    import pandas as pd
+
+    stage = open_stage("00", "smoke")
+    stage.write_table("clips", pd.DataFrame({"clip_id": ["a"]}))
+    assert stage.has("00", "clips") and not stage.has("00", "factors")
+    assert list(stage.outputs("00")) == ["clips.parquet"]
+    with pytest.raises(StageDone, match="no labels"):
+        stage.end_here("no labels")
+    assert stage.step.marker.exists()
+
+
+@pytest.mark.parametrize("settings, face", [
+    ({}, "synthetic singers"), ({"data.source": "vocalset"}, "VocalSet"),
+    ({"data.note": "rehearsal: not a result", "data.source": "vocalset"},
+     "rehearsal: not a result")])
+def test_what_figures_say_of_their_data_follows_the_profile(settings, face):
+    assert load_profile("demo", settings).data.face == face

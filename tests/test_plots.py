@@ -1,0 +1,43 @@
+"""What a figure says of its data, and the rule that no notebook forgets it."""
+
+import ast
+
+import nbformat
+import pandas as pd
+import pytest
+
+from saeutils import plots
+from saeutils.keys import STAGES, notebook_path
+
+
+@pytest.fixture(autouse=True)
+def usual_note():
+    yield
+    plots.use_note(plots.SYNTHETIC)
+
+
+def said(figure):
+    label = figure.get_supxlabel()
+    return [text.get_text() for text in figure.texts] + [label]
+
+
+def test_a_figure_carries_the_run_s_note_unless_it_has_its_own():
+    plots.use_note("rehearsal: not a result")
+    figure, _ = plots.new_figure()
+    assert "rehearsal: not a result" in said(figure)
+    table = pd.DataFrame({"panel": "a", "representation": "sae", "sparsity": [75, 95],
+                          "value": [0.1, 0.2]})
+    assert any("(rehearsal: not a result)" in text
+               for text in said(plots.over_sparsity(table, metric="accuracy")))
+    own = said(plots.over_sparsity(table, metric="accuracy", note="VocalSet"))
+    assert not any("rehearsal" in text for text in own) and any("VocalSet" in t for t in own)
+    assert not any(said(plots.new_figure(note="")[0]))
+
+
+@pytest.mark.parametrize("number", [n for n in STAGES if n >= "03"])
+def test_every_notebook_that_draws_passes_the_note_on(number):
+    code = "\n".join(cell.source for cell in nbformat.read(notebook_path(number), 4).cells
+                     if cell.cell_type == "code")
+    calls = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)}
+    draws = any(call.startswith(("plots.", "plots_")) for call in calls)
+    assert not draws or calls & {"plots.use_note(stage.profile.data.face)", "plots.use_note(note)"}
