@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,11 +30,24 @@ def table_file(name: str) -> str:
 
 
 def read_table(path: Path):
-    import pandas as pd
+    """A table from CSV or Parquet.
 
-    if path.suffix == ".csv":
-        return pd.read_csv(path, float_precision="round_trip")
-    return pd.read_parquet(path)
+    Raises
+    ------
+    ValueError
+        The file is missing, cut off or no such table; one line that names it.
+    """
+    import pandas as pd
+    import pyarrow
+
+    try:
+        if path.suffix == ".csv":
+            return pd.read_csv(path, float_precision="round_trip")
+        return pd.read_parquet(path)
+    except (ValueError, OSError, pyarrow.ArrowException) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"cannot read table {path.name}: {why}; remove it and run the step that "
+                         "writes it again") from None
 
 
 def write_csv(table, part: Path) -> None:
@@ -45,9 +59,62 @@ def write_parquet(table, part: Path) -> None:
 
 
 def read_arrays(path: Path) -> dict[str, Any]:
+    """Named numpy arrays from a safetensors file.
+
+    Raises
+    ------
+    ValueError
+        The file is missing, cut off, no safetensors, or holds what numpy has no type for.
+    """
+    from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
-    return load_file(path)
+    try:
+        return load_file(path)
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(_no_safetensors(path, error)) from None
+
+
+def array_shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the arrays in a safetensors file, from its header alone.
+
+    Raises
+    ------
+    ValueError
+        As `read_arrays`.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "np") as file:
+            return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(_no_safetensors(path, error)) from None
+
+
+def _no_safetensors(path: Path, error: Exception) -> str:
+    why = " ".join(str(error).split())[:200]
+    return (f"{path.parent.name}/{path.name} is no whole safetensors file ({why}): get it again, "
+            "or run the step that writes it")
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON file that holds one object, such as a configuration.
+
+    Raises
+    ------
+    ValueError
+        The file is missing, is no JSON, or holds something else.
+    """
+    name = f"{path.parent.name}/{path.name}"
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        why = " ".join(str(error).split())[:200]
+        raise ValueError(f"{name} is no JSON ({why}): get it again, or write it again") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{name} holds {content!r:.40}: expected names and values in braces")
+    return content
 
 
 def write_arrays(arrays: dict[str, Any], part: Path) -> None:

@@ -141,9 +141,10 @@ def chain(
     """
     loaded = load_profile(profile, overrides)
     run = run_name or loaded.name
-    if not run.replace("-", "").replace("_", "").isalnum() or run in TAKEN:
-        raise ValueError(f"run name {run!r}: letters, digits, '-' and '_' only, and none of "
-                         "'reference', 'encoders' and 'vocalset', which data/ holds already")
+    if not run.replace("-", "").replace("_", "").isalnum() or run in TAKEN or len(run) > 80:
+        raise ValueError(f"run name {run[:90]!r}: letters, digits, '-' and '_' only, at most 80, "
+                         "and none of 'reference', 'encoders' and 'vocalset', which data/ holds "
+                         "already")
     if overrides and run == loaded.name and run != "smoke":
         changed = ", ".join(sorted(overrides))
         raise ValueError(f"overrides ({changed}) would replace the results of profile {run!r}: "

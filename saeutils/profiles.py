@@ -13,21 +13,49 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StringConstraints,
+    ValidationError,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE_FOLDER = ROOT / "profiles"
 
+LARGEST = 2_000_000_000
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, bool):  # YAML reads yes and no as truth values, Python those as 1 and 0
+        raise ValueError("a number is needed, yes and no are none")
+    return value
+
+
+def _distinct(values: tuple) -> tuple:
+    twice = [value for value in values if values.count(value) > 1]
+    if twice:
+        raise ValueError(f"{twice[0]!r} stands there twice: name each once")
+    return values
+
+
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
-Sparsity = Annotated[float, Field(gt=0, lt=100)]
+Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_number)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_number)]
+Sparsity = Annotated[float, Field(gt=0, lt=100), BeforeValidator(_number)]
+Sparsities = Annotated[tuple[Sparsity, ...], Field(min_length=1), AfterValidator(_distinct)]
+# An encoder's name is the name of its folder below the run's.
+EncoderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
+                                               max_length=80)]
 
 
 class Section(BaseModel):
     """One block of a profile: unknown keys are errors, values never change after loading."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     PLACES: ClassVar[tuple[str, ...]] = ()  # keys that say where a file lies, not what it holds
 
     def keyed(self) -> dict[str, Any]:
@@ -89,9 +117,9 @@ class Sae(Section):
     keep_saes: Literal["best", "all"] = Field("all", description="dictionaries left on disk")
     corrected_epochs: Positive = Field(40, description="epochs of the corrected recipe, at most")
     batch_size: Positive = Field(16, description="rows per step")
-    sparsities: tuple[Sparsity, ...] = (75, 80, 85, 90, 95, 99)
+    sparsities: Sparsities = (75, 80, 85, 90, 95, 99)
     n_seeds: Positive = 3
-    layers: dict[str, tuple[int, ...] | Literal["all"]] = Field(
+    layers: dict[str, tuple[Count, ...] | Literal["all"]] = Field(
         default_factory=dict, description="layers per encoder; an encoder not named gets all"
     )
 
@@ -138,7 +166,8 @@ class Profile(Section):
     name: str
     description: str = ""
     seed: Count = 0
-    encoders: tuple[str, ...] = ("demo", "untrained")
+    encoders: Annotated[tuple[EncoderName, ...], Field(min_length=1),
+                        AfterValidator(_distinct)] = ("demo", "untrained")
     cell_timeout_seconds: Positive = 3600
     data: Data = Field(default_factory=Data)
     extraction: Extraction = Field(default_factory=Extraction)
@@ -200,26 +229,59 @@ def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
-    path = Path(name) if str(name).endswith((".yaml", ".yml")) else PROFILE_FOLDER / f"{name}.yaml"
+    is_path = str(name).endswith((".yaml", ".yml"))
+    path = Path(str(name)) if is_path else PROFILE_FOLDER / f"{str(name)[:200]}.yaml"
     if not path.is_file():
         close = difflib.get_close_matches(str(name), available(), n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
         raise ValueError(
-            f"unknown profile {name!r}: there are {', '.join(available())}{hint} "
+            f"unknown profile {str(name)[:200]!r}: there are {', '.join(available())}{hint} "
             "(or give the path of a .yaml file)"
         )
     if name in seen:
         raise ValueError(f"profile {name!r} extends itself: {' -> '.join((*seen, name))}")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except yaml.YAMLError as error:
-        where = " ".join(str(error).split())
-        raise ValueError(f"profile {path.name} is not valid YAML: {where}") from None
+        content = read_yaml(path.read_text(encoding="utf-8")) or {}
+    except UnicodeDecodeError as error:
+        raise ValueError(f"profile {path.name} is not UTF-8 text: byte {error.start} is none; save "
+                         "it as UTF-8") from None
+    except ValueError as error:
+        raise ValueError(f"profile {path.name} is not valid YAML: {error}") from None
     if not isinstance(content, dict):
         raise ValueError(f"profile {path.name} must hold keys and values, not {content!r:.60}")
     content.setdefault("name", path.stem.removesuffix(".example"))
     parent = content.pop("extends", None)
     return _merge(_read(parent, (*seen, name)), content) if parent else content
+
+
+class _Once(yaml.SafeLoader):
+    """Plain YAML in which a key may stand once only: the second of two would win unseen."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: list[Any] = []
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.YAMLError(f"key {key!r} stands there twice, again in line "
+                                     f"{key_node.start_mark.line + 1}: keep one")
+            seen.append(key)
+        return super().construct_mapping(node, deep)
+
+
+def read_yaml(text: str) -> Any:
+    """Plain values from YAML; keys once only, no tags that make objects.
+
+    Raises
+    ------
+    ValueError
+        For anything that is not such YAML, in one line.
+    """
+    try:
+        return yaml.load(text, _Once)  # a safe loader
+    except RecursionError:
+        raise ValueError("brackets within brackets, hundreds deep") from None
+    except (yaml.YAMLError, ValueError, OverflowError, TypeError) as error:
+        raise ValueError(" ".join(str(error).split())[:300]) from None
 
 
 def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
@@ -242,7 +304,7 @@ def _set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
 def _explain(name: str, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        place = [str(part) for part in item["loc"]]
+        place = [str(part) for part in item["loc"] if "[" not in str(part)]
         key = ".".join(place)
         if item["type"] == "extra_forbidden":
             known = _keys_of(place[:-1])
@@ -251,7 +313,8 @@ def _explain(name: str, error: ValidationError) -> str:
             where = ".".join(place[:-1]) or "a profile"
             lines.append(f"unknown key {key!r}: {hint}{where} has {', '.join(known)}")
         else:
-            lines.append(f"{key} = {item.get('input')!r:.80}: {item['msg']}")
+            what = item["msg"].removeprefix("Value error, ")
+            lines.append(f"{key} = {item.get('input')!r:.80}: {what}")
     return f"profile {name}: " + "; ".join(lines)
 
 
