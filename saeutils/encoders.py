@@ -8,7 +8,6 @@ last state is the one before the final layer norm.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from saeutils.files import array_shapes, read_json
 from saeutils.profiles import ROOT
 
 if TYPE_CHECKING:
@@ -100,28 +100,60 @@ def load_encoder(name: str | Path, seed: int = UNTRAINED_SEED) -> Encoder:
 
 def _load_waveform(folder: Path, name: str, seed: int | None) -> Encoder:
     import torch
+    from huggingface_hub.errors import StrictDataclassError
     from transformers import AutoConfig, AutoModel
 
-    config = AutoConfig.from_pretrained(folder, local_files_only=True)
-    if config.model_type not in WAVEFORM_FAMILIES:
-        raise ValueError(
-            f"encoder {name} is of family {config.model_type!r}: supported are "
-            f"{', '.join(WAVEFORM_FAMILIES)}"
-        )
-    settings = json.loads((folder / "preprocessor_config.json").read_text(encoding="utf-8"))
+    settings = _plain_settings(folder, name)
+    try:
+        config = AutoConfig.from_pretrained(folder, local_files_only=True)
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            AutoModel.from_config(config)
+    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError,
+            StrictDataclassError) as error:  # fmt: skip
+        why = " ".join(str(error).split())[:300]
+        raise ValueError(f"config.json of encoder {name} describes no model ({why}): use the "
+                         "checkpoint's own") from None
     if seed is None:
         _refuse_other_weights(folder, name, config)
         model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+        broken = [k for k, v in model.state_dict().items() if not torch.isfinite(v).all()]
+        if broken:
+            raise ValueError(f"weights of encoder {name} hold NaN or infinity ({broken[0]}): get "
+                             "the file again")
     else:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             model = AutoModel.from_config(config)
     return Encoder(
         name=name, model=model.eval().requires_grad_(False),
-        sampling_rate=int(settings["sampling_rate"]), n_layers=config.num_hidden_layers,
-        width=config.hidden_size, do_normalize=bool(settings["do_normalize"]),
+        sampling_rate=settings["sampling_rate"], n_layers=config.num_hidden_layers,
+        width=config.hidden_size, do_normalize=settings["do_normalize"],
         fingerprint=_digest(folder, seed),
     )  # fmt: skip
+
+
+def _plain_settings(folder: Path, name: str) -> dict:
+    """The preprocessor's settings, after a look at both files that runs nothing.
+
+    A configuration that names code of its own would make the library ask whether to run it.
+    """
+    config = read_json(folder / "config.json")
+    if "auto_map" in config:
+        raise ValueError(f"config.json of encoder {name} names code of its own (auto_map = "
+                         f"{config['auto_map']!r:.80}): only classes of transformers are run; use "
+                         "a checkpoint of one")
+    if config.get("model_type") not in WAVEFORM_FAMILIES:
+        raise ValueError(f"encoder {name} is of family {config.get('model_type')!r}: supported "
+                         f"are {', '.join(WAVEFORM_FAMILIES)}")
+    settings = read_json(folder / "preprocessor_config.json")
+    rate = settings.get("sampling_rate")
+    if not isinstance(rate, int) or not 1_000 <= rate <= 384_000:
+        raise ValueError(f"sampling_rate of encoder {name} is {rate!r}: preprocessor_config.json "
+                         "must name it in Hz, 1000 to 384000")
+    if not isinstance(settings.get("do_normalize"), bool):
+        raise ValueError(f"do_normalize of encoder {name} is {settings.get('do_normalize')!r}: "
+                         "preprocessor_config.json must say true or false")
+    return settings
 
 
 def _digest(folder: Path, other: int | str | None = None) -> str:
@@ -141,14 +173,12 @@ def _digest(folder: Path, other: int | str | None = None) -> str:
 def _refuse_other_weights(folder: Path, name: str, config) -> None:
     """Compare names and shapes in the file with those of the class, before loading."""
     import torch
-    from safetensors import safe_open
     from transformers import AutoModel
 
     with torch.device("meta"):
         weights = AutoModel.from_config(config).state_dict()
     expected = {k: tuple(v.shape) for k, v in weights.items()}
-    with safe_open(folder / "model.safetensors", "np") as file:
-        found = {k: tuple(file.get_slice(k).get_shape()) for k in file.keys()}  # noqa: SIM118
+    found = array_shapes(folder / "model.safetensors")
     # checkpoints name the two halves of a weight norm in either of two ways
     halves = {"weight_g": "parametrizations.weight.original0",
               "weight_v": "parametrizations.weight.original1"}  # fmt: skip

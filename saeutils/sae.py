@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from saeutils.files import read_arrays, read_json
+
 WEIGHTS_FILE = "sae_weights.safetensors"
 CONFIG_FILE = "cfg.json"
 ARCHITECTURES = ("topk", "jumprelu", "standard")
@@ -58,6 +60,9 @@ class SparseAutoencoder:
         if self.architecture not in ARCHITECTURES:
             raise ValueError(f"unknown architecture {self.architecture!r}: it is one of "
                              + ", ".join(ARCHITECTURES))
+        if np.ndim(self.W_enc_DF) != 2:
+            raise ValueError(f"W_enc has shape {np.shape(self.W_enc_DF)}: a matrix [width, "
+                             "latents] is needed")
         width, latents = self.W_enc_DF.shape
         shapes = (self.b_enc_F.shape, self.W_dec_FD.shape, self.b_dec_D.shape)
         if shapes != ((latents,), (latents, width), (width,)):
@@ -144,8 +149,8 @@ def k_of_sparsity(sparsity: float, latents: int, protocol: str = "corrected") ->
 
 def check_k(k: int | None, latents: int) -> int:
     """k itself, or ValueError if TopK cannot keep k of this many latents."""
-    if k is None or not 1 <= k <= latents:
-        raise ValueError(f"k = {k}: TopK keeps 1 to {latents}; choose another sparsity or width")
+    if not isinstance(k, (int, np.integer)) or isinstance(k, bool) or not 1 <= k <= latents:
+        raise ValueError(f"k = {k!r}: TopK keeps 1 to {latents}; choose another sparsity or width")
     return int(k)
 
 
@@ -317,8 +322,6 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
         No SAE in the folder, missing or surplus weights, or a setting this class does not
         compute (another architecture, input normalisation, rescaling by the decoder's norm).
     """
-    from safetensors.numpy import load_file
-
     folder = Path(folder)
     config = read_config(folder)
     for key in ("normalize_activations", "reshape_activations"):
@@ -328,24 +331,37 @@ def load_sae(folder: Path | str) -> SparseAutoencoder:
     if config.get("rescale_acts_by_decoder_norm"):
         raise ValueError(f"{folder.name}: rescale_acts_by_decoder_norm is not supported; "
                          "fold the norms first (SAELens: fold_W_dec_norm)")
-    tensors = load_file(folder / WEIGHTS_FILE)
+    tensors = read_arrays(folder / WEIGHTS_FILE)
     names = {"W_enc", "b_enc", "W_dec", "b_dec"}
     names |= {"threshold"} if config["architecture"] == "jumprelu" else set()
     if set(tensors) != names:
         raise ValueError(f"{folder.name}/{WEIGHTS_FILE} holds {sorted(tensors)}, "
                          f"expected {sorted(names)}")
+    for name, values in tensors.items():
+        if values.dtype.kind != "f" or not np.isfinite(values).all():
+            raise ValueError(f"{folder.name}/{WEIGHTS_FILE}: {name} ({values.dtype}) holds NaN, "
+                             "infinite or integer values; train or get it again")
     return SparseAutoencoder(
         W_enc_DF=tensors["W_enc"], b_enc_F=tensors["b_enc"], W_dec_FD=tensors["W_dec"],
         b_dec_D=tensors["b_dec"], architecture=config["architecture"], k=config.get("k"),
-        threshold_F=tensors.get("threshold"), centred=bool(config["apply_b_dec_to_input"]),
-        info=config.get("metadata", {}),
+        threshold_F=tensors.get("threshold"), centred=config["apply_b_dec_to_input"],
+        info=dict(config.get("metadata") or {}),
     )
 
 
 def read_config(folder: Path | str) -> dict[str, Any]:
-    """``cfg.json`` of an SAE folder; ValueError when there is no whole SAE."""
+    """``cfg.json`` of an SAE folder; ValueError when there is no whole SAE or no such settings."""
     folder = Path(folder)
     if not (folder / CONFIG_FILE).is_file() or not (folder / WEIGHTS_FILE).is_file():
         raise ValueError(f"no SAE in {folder.name!r}: it needs {CONFIG_FILE} and {WEIGHTS_FILE}; "
                          "train it with notebook 03")
-    return json.loads((folder / CONFIG_FILE).read_text(encoding="utf-8"))
+    config = read_json(folder / CONFIG_FILE)
+    wanted = {"architecture": str, "apply_b_dec_to_input": bool}
+    for key, kind in wanted.items():
+        if not isinstance(config.get(key), kind):
+            raise ValueError(f"{folder.name}/{CONFIG_FILE}: {key} = {config.get(key)!r}, but a "
+                             f"{kind.__name__} is needed; save the SAE again")
+    if not isinstance(config.get("metadata") or {}, dict):
+        raise ValueError(f"{folder.name}/{CONFIG_FILE}: metadata = {config['metadata']!r:.40}, but "
+                         "names and values are needed; save the SAE again")
+    return config
