@@ -32,6 +32,30 @@ MEANINGS = {
     "loudnessPeaksPerSec": "loudness maxima per second; follows modulation up to 25 Hz, then "
                            "aliases",
 }
+# The same in the few words that fit a label.
+LABELS = {
+    "logRelF0-H1-H2": "“H1-H2” (2nd minus 3rd harmonic)",
+    "logRelF0-H1-A3": "“H1-A3” (2nd harmonic minus F3)",
+    "HNRdBACF": "HNR (ceiling set by pitch)",
+    "jitterLocal": "jitter",
+    "shimmerLocaldB": "shimmer",
+    "F0semitoneFrom27.5Hz": "F0 (55 to 1000 Hz)",
+    **{f"F{i}amplitudeLogRelF0": f"F{i} level (-201 where unvoiced)" for i in (1, 2, 3)},
+    **{f"F{i}frequency": f"F{i} frequency (silence averaged in)" for i in (1, 2, 3)},
+    **{f"F{i}bandwidth": f"F{i} bandwidth" for i in (1, 2, 3)},
+    "loudnessPeaksPerSec": "loudness peaks/s (aliases above 25 Hz)",
+    "equivalentSoundLevel_dBp": "sound level", "loudness": "loudness",
+    "alphaRatioV": "alpha ratio, voiced", "alphaRatioUV": "alpha ratio, unvoiced",
+    "hammarbergIndexV": "Hammarberg index, voiced",
+    "hammarbergIndexUV": "Hammarberg index, unvoiced", "spectralFlux": "spectral flux",
+    "spectralFluxV": "spectral flux, voiced", "spectralFluxUV": "spectral flux, unvoiced",
+}
+FUNCTIONALS = {
+    "amean": "", "stddevNorm": "SD / mean", "percentile20.0": "20 %", "percentile50.0": "median",
+    "percentile80.0": "80 %", "pctlrange0-2": "20-80 % range",
+    "meanRisingSlope": "rising slope", "stddevRisingSlope": "rising slope SD",
+    "meanFallingSlope": "falling slope", "stddevFallingSlope": "falling slope SD",
+}
 SIGNED = ("mfcc", "slope", "alphaRatio", "logRelF0", "amplitudeLogRelF0")
 
 
@@ -40,7 +64,9 @@ def attribute_names() -> list[str]:
     return list(_smile().feature_names)
 
 
-def extract_attributes(samples: np.ndarray, sample_rate: int) -> np.ndarray:
+def extract_attributes(
+    samples: np.ndarray, sample_rate: int, *, any_rate: bool = False
+) -> np.ndarray:
     """eGeMAPSv02 functionals of one clip.
 
     Parameters
@@ -49,6 +75,8 @@ def extract_attributes(samples: np.ndarray, sample_rate: int) -> np.ndarray:
         Mono float samples within -1..1; openSMILE turns them into 16-bit integers.
     sample_rate
         Hz; must be 44,100, below which jitter and shimmer have floors above real values.
+    any_rate
+        True lets other rates pass, to measure what they do.
 
     Returns
     -------
@@ -60,19 +88,42 @@ def extract_attributes(samples: np.ndarray, sample_rate: int) -> np.ndarray:
     ValueError
         Another rate; samples that are not finite or leave -1..1; less than 0.1 s.
     """
-    if sample_rate != RATE_HZ:
+    if sample_rate != RATE_HZ and not any_rate:
         raise ValueError(f"attributes at {sample_rate} Hz: only {RATE_HZ} Hz, resample first")
     samples = np.asarray(samples, dtype=np.float32)
-    if len(samples) < RATE_HZ // 10:
-        raise ValueError(f"clip of {len(samples) / RATE_HZ:.3f} s: attributes need 0.1 s")
+    if len(samples) < sample_rate // 10:
+        raise ValueError(f"clip of {len(samples) / sample_rate:.3f} s: attributes need 0.1 s")
     if not np.isfinite(samples).all() or np.abs(samples).max() > 1:
         raise ValueError("samples must be finite and within -1..1: openSMILE wraps others around")
     return _smile().process_signal(samples, sample_rate).to_numpy(dtype=float)[0]
 
 
+def at_rate(samples: np.ndarray, sample_rate: int) -> tuple[np.ndarray, int]:
+    """Samples at 44,100 Hz, as `extract_attributes` wants them, within -1..1.
+
+    Other rates are converted (polyphase filter); overshoots of lossy formats are cut at full
+    scale. Samples at 44,100 Hz within full scale come back as they are.
+
+    Examples
+    --------
+    >>> at_rate(np.zeros(160), 16_000)[0].shape
+    (441,)
+    """
+    from math import gcd
+
+    if sample_rate != RATE_HZ:
+        from scipy.signal import resample_poly
+
+        common = gcd(RATE_HZ, sample_rate)
+        samples = resample_poly(samples, RATE_HZ // common, sample_rate // common)
+    if np.abs(samples).max(initial=0) > 1:
+        samples = np.clip(samples, -1, 1)
+    return samples, RATE_HZ
+
+
 def attribute_shard(rows: list[dict], root: str) -> pd.DataFrame:
     """clip_id and 88 attributes of clips given as rows with clip_id and audio (below `root`)."""
-    values = [extract_attributes(*read_audio(Path(root) / row["audio"])) for row in rows]
+    values = [extract_attributes(*at_rate(*read_audio(Path(root) / row["audio"]))) for row in rows]
     table = pd.DataFrame(values, columns=attribute_names())
     table.insert(0, "clip_id", [row["clip_id"] for row in rows])
     return table
@@ -130,6 +181,22 @@ def attribute_meaning(name: str) -> str:
     if name.endswith("stddevNorm") and any(part in name for part in SIGNED):
         return "SD divided by the mean of a signed quantity: heavy tails"
     return next((text for start, text in MEANINGS.items() if name.startswith(start)), "")
+
+
+def attribute_label(name: str) -> str:
+    """A label that says what is measured, not what the name promises; the name where it is true.
+
+    Examples
+    --------
+    >>> attribute_label("logRelF0-H1-H2_sma3nz_amean")
+    '“H1-H2” (2nd minus 3rd harmonic)'
+    >>> attribute_label("F0semitoneFrom27.5Hz_sma3nz_percentile80.0")
+    'F0 (55 to 1000 Hz), 80 %'
+    """
+    descriptor, _, rest = name.partition("_sma3")
+    text = LABELS.get(descriptor, descriptor)
+    part = FUNCTIONALS.get(rest.removeprefix("nz").strip("_"), rest.strip("_"))
+    return f"{text}, {part}" if part else text
 
 
 def attribute_table(names: list[str]) -> pd.DataFrame:

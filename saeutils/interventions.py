@@ -21,7 +21,7 @@ from saeutils.lasso import lasso, standardise
 from saeutils.protocol import PLACEBO_QUANTILE, SPECIFICITY_FLOOR
 
 PLACEBO = "placebo_noise"
-PLACEBOS = (PLACEBO, "placebo_gain")
+PLACEBOS = (PLACEBO, "placebo_gain", "placebo_vowel")  # the last one for pairs made by nature
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,8 @@ class Responses:
         Kendall's tau of code and step, averaged over base clips, -1 to 1, shape [Q, F].
     n_bases, n_singers
         Base clips and singers behind each factor, shape [Q].
+    live
+        Codes that vary over training clips, bool [F]; all when not given.
     """
 
     factors: list[str]
@@ -53,10 +55,11 @@ class Responses:
     trend: np.ndarray
     n_bases: np.ndarray
     n_singers: np.ndarray
+    live: np.ndarray | None = None
 
 
 def responses(
-    codes_MF: np.ndarray, sets: pd.DataFrame, scale_F: np.ndarray, placebo: str = PLACEBO
+    codes_MF: np.ndarray, sets: pd.DataFrame, scale_F: np.ndarray, placebo: str = ""
 ) -> Responses:
     """Compare each moved clip with its base clip.
 
@@ -69,7 +72,7 @@ def responses(
     scale_F
         SD of each code over training clips; codes with 0 get response 0.
     placebo
-        Factor whose pairs are the floor.
+        Factor whose pairs are the floor; empty: the first of `PLACEBOS` that occurs.
 
     Raises
     ------
@@ -85,6 +88,8 @@ def responses(
     lost = sorted(set(moved["base_id"]) - set(base_row.index))
     if lost:
         raise ValueError(f"moved clips of {lost[0]!r} have no base clip in the table")
+    present = [name for name in PLACEBOS if name in set(moved["factor"])]
+    placebo = placebo or (present or [PLACEBO])[0]
     if placebo not in set(moved["factor"]):
         raise ValueError(f"no pairs of {placebo!r}: without placebo no response can be judged")
     codes = np.asarray(codes_MF, dtype=float) / np.where(scale_F > 0, scale_F, np.inf)
@@ -110,7 +115,7 @@ def responses(
     total = power[real].sum(axis=0)
     share = np.where(real[:, None], power / np.where(total > 0, total, np.nan), np.nan)
     return Responses(names, power, share, np.stack(exceeds), np.stack(trend),
-                     np.array(bases), np.array(singers))
+                     np.array(bases), np.array(singers), np.asarray(scale_F) > 0)
 
 
 def factor_maps(
@@ -142,8 +147,9 @@ def verdicts(
     DataFrame
         Columns factor, metric, value, n (base clips). Metrics: ``confirmed`` (of the ``n_top``
         codes of largest weight, the share that exceeds the placebo and owes half of its response
-        to this cause), ``agreement`` (rank correlation of absolute weight and response over codes
-        that have either), ``best_specificity`` (over codes that exceed the placebo), ``trend``
+        to this cause), ``agreement`` (rank correlation of absolute weight and response over all
+        live codes, those with neither included: leaving them out would make it negative by
+        itself), ``best_specificity`` (over codes that exceed the placebo), ``trend``
         (absolute tau of the top codes), ``responding`` (number of codes above the placebo).
     """
     from scipy.stats import rankdata
@@ -158,10 +164,10 @@ def verdicts(
         top = top[size[top] > 0]
         specific = np.nan_to_num(found.specificity[f]) >= SPECIFICITY_FLOOR
         good = found.exceeds[f] & specific
-        either = (size > 0) | (found.power[f] > 0)
+        live = np.ones(len(size), dtype=bool) if found.live is None else found.live
         agreement = np.nan
-        if either.sum() > 2:
-            ranks = [rankdata(part[either]) for part in (size, found.power[f])]
+        if live.sum() > 2:
+            ranks = [rankdata(part[live]) for part in (size, found.power[f])]
             if min(np.ptp(part) for part in ranks) > 0:
                 agreement = float(np.corrcoef(ranks)[0, 1])
         above = np.nan_to_num(found.specificity[f])[found.exceeds[f]]
@@ -190,8 +196,9 @@ def interventions_cell(
     scale = clips[rows].std(axis=0) * live_codes(clips[rows], singers[rows])
     found = responses(moved, sets, scale)
     table = verdicts(factor_maps(clips, causes, masks, rows, singers, alpha), found, list(causes))
-    if set(PLACEBOS) <= set(found.factors):
-        gain, noise = (found.power[found.factors.index(name)] for name in PLACEBOS[::-1])
+    if {PLACEBO, "placebo_gain"} <= set(found.factors):
+        gain, noise = (found.power[found.factors.index(name)]
+                       for name in ("placebo_gain", PLACEBO))
         raw_gain = _raw_power(moved, sets, scale, "placebo_gain")
         ratio = float(raw_gain.sum() / noise.sum()) if noise.sum() > 0 else np.nan
         bases = int(found.n_bases[found.factors.index("placebo_gain")])

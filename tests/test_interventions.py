@@ -91,24 +91,43 @@ def test_map_and_intervention_agree_where_they_should(world):
     found = responses(codes, sets, clips.std(axis=0))
     table = verdicts(weights, found, list(causes), n_top=1).set_index(["factor", "metric"])["value"]
     assert table["tilt", "confirmed"] == 1 and table["tilt", "best_specificity"] == 1
-    assert table["tilt", "responding"] == 2 and np.isnan(table["tilt", "agreement"])  # two codes
+    assert table["tilt", "responding"] == 2 and table["tilt", "agreement"] > 0.5
     wrong = np.zeros_like(weights)
     wrong[:, 3] = 1  # a map that points at the noise code
     table = verdicts(wrong, found, list(causes), n_top=1).set_index(["factor", "metric"])["value"]
     assert table["tilt", "confirmed"] == 0
 
 
-def test_agreement_is_a_rank_correlation_over_codes_of_weight_or_response():
+def _responses(power, live):
+    ones = np.ones_like(power)
+    return Responses(["tilt"], power, ones, ones > 0, ones, np.array([4]), np.array([2]), live)
+
+
+def test_agreement_is_a_rank_correlation_over_all_live_codes():
     from scipy.stats import spearmanr
 
     rng = np.random.default_rng(0)
     power, weights = rng.random((1, 12)), rng.normal(size=(1, 12))
     power[0, :3], weights[0, :2] = 0, 0
-    ones = np.ones_like(power)
-    found = Responses(["tilt"], power, ones, ones > 0, ones, np.array([4]), np.array([2]))
-    table = verdicts(weights, found, ["tilt"]).set_index("metric")["value"]
-    expected = spearmanr(np.abs(weights[0, 2:]), power[0, 2:]).statistic
+    live = np.arange(12) != 5
+    table = verdicts(weights, _responses(power, live), ["tilt"]).set_index("metric")["value"]
+    expected = spearmanr(np.abs(weights[0, live]), power[0, live]).statistic
     assert table["agreement"] == pytest.approx(expected)
+    table = verdicts(weights, _responses(power, None), ["tilt"]).set_index("metric")["value"]
+    assert table["agreement"] == pytest.approx(spearmanr(np.abs(weights[0]), power[0]).statistic)
+
+
+def test_codes_with_neither_weight_nor_response_are_agreement():
+    """Over codes that have either, two unrelated sparse maps correlate below zero by selection."""
+    rng = np.random.default_rng(1)
+    weights = np.where(rng.random((1, 2000)) < 0.1, rng.random((1, 2000)), 0)
+    power = np.where(rng.random((1, 2000)) < 0.1, rng.random((1, 2000)), 0)
+    live = np.ones(2000, dtype=bool)
+    either = (weights[0] > 0) | (power[0] > 0)
+    biased, fair = (
+        verdicts(weights, _responses(power, mask), ["tilt"]).set_index("metric")["value"]
+        for mask in (either, live))
+    assert biased["agreement"] < -0.5 and abs(fair["agreement"]) < 0.1
 
 
 def test_interventions_cell_reports_the_known_answer_for_gain(world):
@@ -137,7 +156,7 @@ def test_responses_refuse(world):
     _, _, _, codes, sets = world
     with pytest.raises(ValueError, match="rows of codes"):
         responses(codes[1:], sets, np.ones(5))
-    keep = (sets["factor"] != "placebo_noise").to_numpy()
+    keep = ~sets["factor"].str.startswith("placebo").to_numpy()
     with pytest.raises(ValueError, match="without placebo"):
         responses(codes[keep], sets[keep], np.ones(5))
     keep = ~((sets["factor"] == "base") & (sets["base_id"] == "b0")).to_numpy()

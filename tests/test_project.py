@@ -22,7 +22,7 @@ ASKED = [Requirement(line) for line in PROJECT["dependencies"]
 # A room imports only from rooms below it; rooms of one floor may use each other downwards.
 FLOORS = [
     {"profiles", "files", "inputs", "keys", "machine", "store", "protocol"},
-    {"datasets", "downloads", "vocalset", "recordings", "attributes", "synthesis",
+    {"datasets", "downloads", "vocalset", "labels", "recordings", "attributes", "synthesis",
      "synthesis_controls", "synthesis_voice", "synthesis_filters", "synthesis_counterfactuals",
      "lf_voice"},
     {"encoders", "encoders_hub", "encoders_inputs", "encoders_released", "own_activations",
@@ -31,7 +31,8 @@ FLOORS = [
      "sae_stream"},
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
-     "audit", "claims", "nulls", "material", "report_card"},
+     "audit", "audit_maps", "audit_cases", "instrument", "refits", "claims", "nulls",
+     "material", "report_card"},
     {"plots", "plots_evidence", "plots_report", "atlas", "publish", "run", "estimates",
      "encoder_card"},
 ]
