@@ -179,8 +179,19 @@ def listen(samples: np.ndarray, sample_rate: int):
     return player
 
 
-def check_clips(table: pd.DataFrame) -> pd.DataFrame:
+def check_clips(
+    table: pd.DataFrame, *, techniques: tuple[str, ...] = TECHNIQUES, shared: tuple[str, ...] = ()
+) -> pd.DataFrame:
     """Return the clip table unchanged when it keeps its contract.
+
+    Parameters
+    ----------
+    table
+        Columns `CLIP_COLUMNS`.
+    techniques
+        Labels allowed in column technique; empty allows all.
+    shared
+        Splits that may share singers, as the release's training and validation do (A13).
 
     Raises
     ------
@@ -193,12 +204,13 @@ def check_clips(table: pd.DataFrame) -> pd.DataFrame:
     if not table["clip_id"].is_unique:
         twice = table.loc[table["clip_id"].duplicated(), "clip_id"].iloc[0]
         raise ValueError(f"clip_id {twice!r} occurs twice: names must be unique")
-    for column, allowed in (("split", SPLITS), ("technique", TECHNIQUES)):
+    for column, allowed in (("split", SPLITS), ("technique", techniques)):
         unknown = set(table[column]) - set(allowed)
-        if unknown:
+        if unknown and allowed:
             raise ValueError(f"unknown {column} {sorted(unknown)[0]!r}: "
                              f"there are {', '.join(allowed)}")
-    check_splits(table)
+    check_splits(table.assign(split=table["split"].replace(list(shared[1:]), shared[0]))
+                 if shared else table)
     return table
 
 
