@@ -34,7 +34,7 @@ FLOORS = [
      "audit", "audit_maps", "audit_cases", "instrument", "refits", "claims", "nulls",
      "material", "report_card"},
     {"plots", "plots_evidence", "plots_report", "atlas", "publish", "run", "estimates",
-     "encoder_card"},
+     "encoder_card", "exercise_judge", "exercises", "stick", "site"},
 ]
 
 
