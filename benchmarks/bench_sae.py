@@ -2,6 +2,7 @@
 
     python benchmarks/bench_sae.py steps          -> benchmarks/sae_steps.csv
     python benchmarks/bench_sae.py fvu            -> benchmarks/sae_time_to_fvu.csv
+    python benchmarks/bench_sae.py report         -> benchmarks/sae.md, from the two tables
 
 All contenders of a table are timed in turn, round after round, in one process of one thread, and
 medians are written: on a shared machine ratios carry over, seconds do not. Peers are used where
@@ -310,15 +311,65 @@ def write(path: Path, records: list[dict]) -> None:
         writer.writerows(records)
 
 
+def report() -> str:
+    """The two tables as prose and Markdown: every number is read from them."""
+    import pandas as pd
+
+    def ratio_to(table, contender):
+        return table.div(table.loc[contender], axis=1)
+
+    parts = ["# SAE benchmarks\n", "Written by `python benchmarks/bench_sae.py report`; ratios "
+             "carry over to other machines, seconds do not.\n"]
+    steps = pd.read_csv(HERE / "sae_steps.csv")
+    parts.append(f"Machine: {steps['machine'].iloc[0]}, shared with other work; "
+                 f"{steps['date'].iloc[0]}; medians of {steps['rounds'].iloc[0]} rounds in turn.\n")
+    order = list(dict.fromkeys(steps["contender"]))
+    for shape, rows in steps.groupby("data", sort=False):
+        speed = rows.pivot(index="contender", columns="sparsity", values="value").loc[order]
+        times = ratio_to(speed, "release's loop")
+        parts.append(f"## Rows per second, {shape}, batch {rows['batch'].iloc[0]} "
+                     "(times the release's loop)\n")
+        parts.append(_markdown(speed.round(0), lambda n, c, v, t=times: _cell(v, t.loc[n, c])))
+    failed = steps.dropna(subset="note").drop_duplicates(["contender", "note"])
+    parts += [f"- {row.contender}: {row.note}" for row in failed.itertuples()]
+    path = HERE / "sae_time_to_fvu.csv"
+    if path.exists():
+        table = pd.read_csv(path)
+        for data, rows in table.groupby("data", sort=False):
+            parts.append(f"## Time to the released recipe's validation error, {data} rows\n")
+            wide = rows.pivot(index=["sparsity", "contender"], columns="metric", values="value")
+            parts.append(_markdown(wide[["epochs to released FVU", "time of an epoch",
+                                         "time to released FVU", "final FVU, unseen rows",
+                                         "dead fraction"]],
+                                   lambda n, c, v: "never" if v != v else f"{v:.3g}"))
+    return "\n".join(parts) + "\n"
+
+
+def _cell(value: float, times: float) -> str:
+    return "not run" if value != value else f"{value:,.0f} ({times:.1f}x)"
+
+
+def _markdown(table, show) -> str:
+    names = [" / ".join(map(str, name)) if isinstance(name, tuple) else str(name)
+             for name in table.index]
+    lines = ["| | " + " | ".join(str(column) for column in table.columns) + " |",
+             "|---" * (len(table.columns) + 1) + "|"]
+    for label, (index, row) in zip(names, table.iterrows(), strict=True):
+        lines.append(f"| {label} | " + " | ".join(show(index, c, v) for c, v in row.items()) + " |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("steps", "fvu"))
+    parser.add_argument("what", choices=("steps", "fvu", "report"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--data", nargs="+", default=["demo", "structured"])
     parser.add_argument("--epochs", type=int, default=100, help="of the released recipe")
     options = parser.parse_args()
-    if options.what == "steps":
+    if options.what == "report":
+        (HERE / "sae.md").write_text(report(), encoding="utf-8")
+    elif options.what == "steps":
         shapes = {"structured": ("768 -> 2048", 768, 2048, 16),
                   "demo": ("192 -> 768", 192, 768, 16)}
         records = bench_steps(options.rounds, options.sparsities,

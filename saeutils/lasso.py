@@ -1,7 +1,8 @@
 """The Lasso for many targets at once: coordinate descent on one Gram matrix, with a duality gap.
 
-All attributes share the codes, so ``X'X`` is computed once and each coordinate step costs one row
-of it. Shape letters: N clips, F codes, Q targets. Minimises, for each target y,
+All attributes share the codes, so ``X'X`` is computed once. Each target is solved on a small
+working set of codes, which grows by those that want to enter, until the gap over all codes is
+closed. Shape letters: N clips, F codes, Q targets. Minimises, for each target y,
 
 ``||y - X w||^2 / (2 N) + alpha * sum |w|``
 
@@ -29,7 +30,7 @@ class LassoFit:
         Value of the objective and duality gap per target, shape [Q]; the objective of the true
         minimiser lies within ``gap`` below.
     sweeps
-        Sweeps over the codes per target, shape [Q].
+        Passes of coordinate descent over the working set per target, shape [Q].
     """
 
     weights: np.ndarray
@@ -42,7 +43,7 @@ def lasso(
     codes_NF: np.ndarray,
     targets_NQ: np.ndarray,
     alpha: float = 0.1,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     max_sweeps: int = 10_000,
 ) -> LassoFit:
     """Fit all targets on the same codes.
@@ -58,7 +59,7 @@ def lasso(
         Stop when the duality gap is below ``tolerance * ||y||^2 / N`` (scikit-learn's scale, whose
         default is 1e-4).
     max_sweeps
-        Sweeps per target; the gap says whether they sufficed.
+        Passes per target; the gap says whether they sufficed.
 
     Raises
     ------
@@ -75,9 +76,13 @@ def lasso(
     y = np.asarray(targets_NQ, dtype=np.float64)
     if x.ndim != 2 or y.ndim != 2 or len(x) != len(y) or not len(x):
         raise ValueError(f"codes {x.shape} and targets {y.shape} must be [N, F] and [N, Q], N > 0")
-    return lasso_gram(
-        x.T @ x / len(x), x.T @ y / len(x), (y**2).mean(axis=0), alpha, tolerance, max_sweeps
-    )
+    alive = np.flatnonzero(np.any(x != 0, axis=0))  # a dead code's weight is 0: leave it out
+    part = x[:, alive]
+    fit = lasso_gram(part.T @ part / len(x), part.T @ y / len(x), (y**2).mean(axis=0), alpha,
+                     tolerance, max_sweeps)
+    weights = np.zeros((y.shape[1], x.shape[1]))
+    weights[:, alive] = fit.weights
+    return LassoFit(weights, fit.objective, fit.gap, fit.sweeps)
 
 
 def lasso_gram(
@@ -85,7 +90,7 @@ def lasso_gram(
     cross_FQ: np.ndarray,
     power_Q: np.ndarray,
     alpha: float,
-    tolerance: float = 1e-6,
+    tolerance: float = 1e-5,
     max_sweeps: int = 10_000,
 ) -> LassoFit:
     """As `lasso`, from ``X'X / N``, ``X'Y / N`` and the mean squares of the targets."""
@@ -137,18 +142,19 @@ def _descend(gram, cross_QF, power, alpha, tolerance, max_sweeps):
     weights = np.zeros((n_targets, n_codes))
     objective, gaps = np.zeros(n_targets), np.zeros(n_targets)
     sweeps = np.zeros(n_targets, dtype=np.int64)
-    gradient = np.empty(n_codes)  # X'(y - Xw) / N, kept up to date
-    active = np.empty(n_codes, dtype=np.int64)
+    gradient = np.empty(n_codes)  # X'(y - Xw) / N over all codes
     for q in range(n_targets):
         w, cross = weights[q], cross_QF[q]
         gradient[:] = cross
         limit = tolerance * power[q]
-        for sweep in range(max_sweeps + 1):
+        done = 0
+        while True:
             # The gap of the present point, from the gradient alone.
-            steepest, size, along_cross, along_gradient = 0.0, 0.0, 0.0, 0.0
+            steepest, size, along_cross, along_gradient, used = 0.0, 0.0, 0.0, 0.0, 0
             for j in range(n_codes):
                 steepest = max(steepest, abs(gradient[j]))
                 if w[j] != 0.0:
+                    used += 1
                     size += abs(w[j])
                     along_cross += w[j] * cross[j]
                     along_gradient += w[j] * gradient[j]
@@ -156,58 +162,59 @@ def _descend(gram, cross_QF, power, alpha, tolerance, max_sweeps):
             shrink = 1.0 if steepest <= alpha else alpha / steepest
             primal = 0.5 * residual + alpha * size
             dual = shrink * (power[q] - along_cross) - 0.5 * shrink * shrink * residual
-            objective[q], gaps[q], sweeps[q] = primal, primal - dual, sweep
-            if primal - dual <= limit or sweep == max_sweeps:
+            objective[q], gaps[q], sweeps[q] = primal, primal - dual, done
+            if primal - dual <= limit or done >= max_sweeps:
                 break
-            # One pass over all codes, then passes over those that are in use.
-            n_active = 0
-            for j in range(n_codes):
-                _step(gram, gradient, w, j, alpha)
-                if w[j] != 0.0:
-                    active[n_active] = j
-                    n_active += 1
-            for _ in range(50):
-                largest = 0.0
-                for i in range(n_active):
-                    j = active[i]
-                    change = _step_active(gram, gradient, w, j, alpha, active, n_active)
-                    largest = max(largest, change)
-                if largest * largest <= 0.01 * limit:
-                    break
-            # The inner passes keep the gradient on the active codes alone: bring up the rest.
+            chosen = _working_set(gradient, w, alpha, max(32, 2 * used))
+            done += _solve_small(gram, gradient, w, chosen, alpha, 0.01 * limit,
+                                 min(1000, max_sweeps - done))
             gradient[:] = cross
-            for i in range(n_active):
-                j = active[i]
+            for j in chosen:
                 if w[j] != 0.0:
                     for f in range(n_codes):
                         gradient[f] -= gram[j, f] * w[j]
     return weights, objective, gaps, sweeps
 
 
-@njit(cache=True, inline="always")
-def _step(gram, gradient, w, j, alpha):
-    own = gram[j, j]
-    if own <= 0.0:
-        return
-    pull = gradient[j] + own * w[j]
-    new = max(abs(pull) - alpha, 0.0) / own
-    new = -new if pull < 0 else new
-    change = new - w[j]
-    if change != 0.0:
-        w[j] = new
-        for f in range(gradient.shape[0]):
-            gradient[f] -= gram[j, f] * change
+@njit(cache=True)
+def _working_set(gradient, w, alpha, room):
+    """The codes in use, and of those that want to enter the `room` that want it most."""
+    wanting = np.flatnonzero((w == 0.0) & (np.abs(gradient) > alpha))
+    if wanting.size > room:
+        pull = np.abs(gradient[wanting])
+        wanting = wanting[np.argsort(-pull, kind="mergesort")[:room]]
+    return np.sort(np.concatenate((np.flatnonzero(w != 0.0), wanting)))
 
 
-@njit(cache=True, inline="always")
-def _step_active(gram, gradient, w, j, alpha, active, n_active):
-    own = gram[j, j]
-    pull = gradient[j] + own * w[j]
-    new = max(abs(pull) - alpha, 0.0) / own
-    new = -new if pull < 0 else new
-    change = new - w[j]
-    if change != 0.0:
-        w[j] = new
-        for i in range(n_active):
-            gradient[active[i]] -= gram[j, active[i]] * change
-    return abs(change)
+@njit(cache=True)
+def _solve_small(gram, gradient, w, chosen, alpha, limit, max_passes):
+    """Coordinate descent on the chosen codes, in place; returns the number of passes.
+
+    `gradient` is exact for the chosen codes on entry and left as it is.
+    """
+    n = chosen.size
+    small = np.empty((n, n))
+    rest = np.empty(n)
+    for i in range(n):
+        rest[i] = gradient[chosen[i]]
+        for e in range(n):
+            small[i, e] = gram[chosen[i], chosen[e]]
+    for count in range(max_passes):
+        largest = 0.0
+        for i in range(n):
+            own = small[i, i]
+            if own <= 0.0:
+                continue
+            old = w[chosen[i]]
+            pull = rest[i] + own * old
+            new = max(abs(pull) - alpha, 0.0) / own
+            new = -new if pull < 0 else new
+            change = new - old
+            if change != 0.0:
+                w[chosen[i]] = new
+                for e in range(n):
+                    rest[e] -= small[i, e] * change
+                largest = max(largest, change * change * own)
+        if largest <= limit:
+            return count + 1
+    return max_passes

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from saeutils.sae import SparseAutoencoder, check_k, check_rows
-from saeutils.sae_training import CORRECTED, Recipe, decay_at, make_steps, start_weights
+from saeutils.sae_training import CORRECTED, Recipe, make_steps, rate_at, start_weights
 
 CHUNK = 1_024  # rows read at once
 BUFFER = 65_536  # rows shuffled together
@@ -201,7 +201,7 @@ def train_stream(
     variation = float(np.sum((held_ND - held_ND.mean(axis=0, dtype=np.float64)) ** 2))
     bar = tqdm(total=recipe.epochs * total, unit="row", unit_scale=True, disable=not progress)
     for epoch in range(recipe.epochs):
-        rate = recipe.rate * decay_at(epoch, recipe)
+        rate = rate_at(epoch, recipe, shards[0].width)
         fired_F, error = np.zeros(latents, np.int64), 0.0
         for rows_ND in buffers(shards, rng, buffer):
             rows_ND = frame.inward(rows_ND)

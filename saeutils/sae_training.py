@@ -28,6 +28,9 @@ class Recipe:
     ----------
     epochs, batch, rate
         Passes over the rows at most, rows per step, Adam's step size.
+    rate_width
+        The width that `rate` is meant for: for wider rows it is times sqrt(rate_width / width),
+        as the entries of directions of norm one are. 0 takes `rate` at any width.
     start
         "linear": as two fresh torch Linear layers; "shaped": `saeutils.sae.shaped_start`, unit
         directions in the data's shape, encoder = their transpose times a fitted gain.
@@ -68,6 +71,7 @@ class Recipe:
     epochs: int = 100
     batch: int = 16
     rate: float = 1e-3
+    rate_width: int = 0
     start: str = "linear"
     centre: str = "none"
     principal_axes: bool = False
@@ -84,8 +88,8 @@ class Recipe:
 
 RELEASED = Recipe("released", pick="last_batch")
 CORRECTED = Recipe(
-    "corrected", epochs=40, rate=2e-3, start="shaped", centre="mean", principal_axes=True,
-    unit_norm=True, decay=0.5, jitter=0.45, dead_after=1, wake=True,
+    "corrected", epochs=40, rate=3e-3, rate_width=192, start="shaped", centre="mean",
+    principal_axes=True, unit_norm=True, decay=0.8, jitter=0.45, dead_after=1, wake=True,
 )
 RECIPES = {recipe.name: recipe for recipe in (RELEASED, CORRECTED)}
 
@@ -194,7 +198,7 @@ def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
     jitter = recipe.jitter * np.sqrt(0.5) * min(1.0, latents / len(rows_ND))
     best, lowest, history = steps.snapshot(), np.inf, []
     for epoch in range(recipe.epochs):
-        rate = recipe.rate * decay_at(epoch, recipe)
+        rate = rate_at(epoch, recipe, rows_ND.shape[1])
         dead_F = (silent_F >= recipe.dead_after) & (recipe.dead_after > 0)
         orders = [rng.permutation(len(rows_ND)) for _ in range(3 if jitter else 1)]
         fired_F, error = steps.epoch(rows_ND, orders[0], rate, dead_F, jitter, *orders[1:])
@@ -219,10 +223,12 @@ def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
     return best, history
 
 
-def decay_at(epoch: int, recipe: Recipe) -> float:
-    """Share of the step size that is left in this epoch (counted from 0)."""
+def rate_at(epoch: int, recipe: Recipe, width: int) -> float:
+    """Adam's step size in an epoch (counted from 0) on rows of this width."""
     falling = recipe.decay * recipe.epochs
-    return min(1.0, (recipe.epochs - epoch) / falling) if falling >= 1 else 1.0
+    share = min(1.0, (recipe.epochs - epoch) / falling) if falling >= 1 else 1.0
+    scale = np.sqrt(min(1.0, recipe.rate_width / width)) if recipe.rate_width else 1.0
+    return float(recipe.rate * scale * share)
 
 
 def check_training_rows(acts_ND: np.ndarray, batch: int) -> np.ndarray:

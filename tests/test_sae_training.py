@@ -222,10 +222,16 @@ def test_patience_stops_early_and_keeps_the_best():
 
 
 def test_step_size_falls_linearly_at_the_end():
-    recipe = Recipe("d", epochs=10, decay=0.5)
-    rates = [sae_training.decay_at(epoch, recipe) for epoch in range(10)]
+    recipe = Recipe("d", epochs=10, rate=1.0, decay=0.5)
+    rates = [sae_training.rate_at(epoch, recipe, 192) for epoch in range(10)]
     assert rates == pytest.approx([1, 1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
-    assert sae_training.decay_at(9, Recipe("n", epochs=10)) == 1
+    assert sae_training.rate_at(9, Recipe("n", epochs=10, rate=0.3), 768) == 0.3
+
+
+def test_step_size_falls_with_the_root_of_the_width():
+    recipe = Recipe("w", rate=3e-3, rate_width=192)
+    assert sae_training.rate_at(0, recipe, 192) == pytest.approx(3e-3)
+    assert sae_training.rate_at(0, recipe, 768) == pytest.approx(1.5e-3)
 
 
 def test_centre_by_hand():
