@@ -24,6 +24,7 @@ from saeutils.disentanglement import (
     rank_normalise,
     released_map,
 )
+from saeutils.protocol import R2_FLOOR
 from saeutils.representations import ID_COLUMNS
 from saeutils.stability import stability
 
@@ -172,6 +173,25 @@ def summarise(
         summary.insert(len(ids), "split", part["split"].iloc[0])
         parts.append(summary)
     return pd.concat(parts, ignore_index=True)
+
+
+def common_attributes(r2: np.ndarray, names: list[str], floor: float = R2_FLOOR) -> list[str]:
+    """Attributes that are compared in every cell of a layer: R2 of the raw states >= the floor.
+
+    Where none reaches it, the best-read one stands in, so that a small table has a row too.
+
+    Examples
+    --------
+    >>> common_attributes(np.array([0.5, 0.1]), ["a", "b"]), common_attributes(
+    ...     np.array([np.nan, 0.1]), ["a", "b"])
+    (['a'], ['b'])
+    """
+    r2 = np.asarray(r2, dtype=float)
+    if np.isnan(r2).all():
+        raise ValueError("no attribute varies on the training clips: nothing can be mapped")
+    reached = np.flatnonzero(r2 >= floor)
+    chosen = reached if len(reached) else [int(np.nanargmax(r2))]
+    return [names[position] for position in chosen]
 
 
 def _by_mask(masks: pd.DataFrame) -> dict[bytes, list[str]]:

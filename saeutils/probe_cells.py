@@ -28,7 +28,7 @@ def split_rows(clips: pd.DataFrame) -> dict[str, np.ndarray]:
     Raises
     ------
     ValueError
-        A column is missing, a singer is in two splits, or there is no training clip.
+        A column is missing, a singer is in two splits, or there is no training or no test clip.
 
     Examples
     --------
@@ -43,13 +43,16 @@ def split_rows(clips: pd.DataFrame) -> dict[str, np.ndarray]:
     homes = clips.groupby("singer")["split"].nunique()
     if (homes > 1).any():
         raise ValueError(f"singer {homes.idxmax()!r} is in more than one split")
-    shaped, split = clips["set"] == "vocalset", clips["split"]
+    shaped, split = ~clips["set"].isin(["extra", "crossed"]), clips["split"]
     masks = {"dictionary": split == "train"}
     masks |= {name: shaped & (split == name) for name in ("train", "validation", "test")}
-    masks["unseen"] = (split == "test") & clips["set"].isin(["vocalset", "extra"])
+    masks["unseen"] = (split == "test") & (clips["set"] != "crossed")
     masks["crossed"] = (split == "test") & (clips["set"] == "crossed")
     if not masks["train"].any():
         raise ValueError("no clip of a training singer: check the columns set and split")
+    if not masks["unseen"].any():
+        raise ValueError("no clip of a test singer: every score needs singers that nothing was "
+                         "trained on; give some singers the split 'test'")
     return {name: np.flatnonzero(mask) for name, mask in masks.items() if mask.any()}
 
 

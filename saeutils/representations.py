@@ -55,6 +55,33 @@ class Representation:
         return pd.concat([ids, table], axis=1)
 
 
+def chosen_layers(wanted, encoder: str, n_layers: int) -> list[int]:
+    """Layers of an encoder that get dictionaries: those the profile names, else all of them.
+
+    Parameters
+    ----------
+    wanted
+        ``sae.layers`` of the profile: layers, or "all", by encoder.
+
+    Raises
+    ------
+    ValueError
+        A layer that the encoder does not have.
+
+    Examples
+    --------
+    >>> chosen_layers({"ast": (6, 12)}, "ast", 13), chosen_layers({}, "demo", 3)
+    ([6, 12], [0, 1, 2])
+    """
+    layers = wanted.get(encoder, "all")
+    layers = list(range(n_layers)) if layers == "all" else list(layers)
+    unknown = [layer for layer in layers if not 0 <= layer < n_layers]
+    if unknown or not layers:
+        raise ValueError(f"unknown layer {(unknown or ['(none)'])[0]}: {encoder} has "
+                         f"0..{n_layers - 1}; see sae.layers of the profile")
+    return layers
+
+
 def raw_cells(encoder: str, layers: Iterable[int], protocol: str) -> list[Representation]:
     """One cell of raw states per layer."""
     return [Representation(encoder, layer, "raw", "", np.nan, 0, 0, protocol) for layer in layers]
