@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from multiprocessing import get_all_start_methods, get_context
@@ -23,6 +24,7 @@ TECHNIQUES = (
 VOCALSET_TEST_SINGERS = ("female2", "female8", "male3", "male5", "male10")
 AUDIO_ENDINGS = (".wav", ".flac")
 SILENT_DB = -80.0  # peak below this, re full scale, is silence
+LONGEST_S = 7_200.0  # of one file, all of it in memory at once
 
 
 def index_vocalset(
@@ -137,15 +139,20 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
     Raises
     ------
     ValueError
-        For a file that is missing, corrupt, empty, silent (peak below -80 dB re full scale) or
-        holds NaN or infinite samples; the message names the file and the defect.
+        For a file that is missing, corrupt, cut off, empty, longer than two hours, silent (peak
+        below -80 dB re full scale) or that holds NaN or infinite samples; the message names the
+        file and the defect.
     """
     import soundfile
 
     name = Path(path).name
     try:
-        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
-        expected = soundfile.info(path).frames
+        with soundfile.SoundFile(path) as file:
+            expected, rate = _promised_samples(file), file.samplerate
+            if expected > LONGEST_S * rate:
+                raise ValueError(f"{name} lasts {expected / rate:,.0f} s by its header, at most "
+                                 f"{LONGEST_S:,.0f} s are read at once; cut it into clips")
+            samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"cannot read {name}: {error}; is it whole?") from None
     if not len(samples):
@@ -158,6 +165,17 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
     if np.abs(samples).max() < 10 ** (SILENT_DB / 20):
         raise ValueError(f"{name} is silent: its peak is below {SILENT_DB:.0f} dB re full scale")
     return samples, rate
+
+
+def _promised_samples(file) -> int:
+    """Samples that the header promises; the library itself counts only what a cut WAV still has.
+
+    A WAV written to a pipe promises 4 GB, because its end was not known: that is no defect.
+    """
+    said = re.search(r"^data : (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE)
+    if said and 0 < int(said[2]) < int(said[1]) < 0x7FFF_0000:
+        return round(file.frames * int(said[1]) / int(said[2]))
+    return file.frames
 
 
 def listen(samples: np.ndarray, sample_rate: int):
