@@ -3,6 +3,7 @@
 # nothing depends on time stamps and a saved notebook changes nothing.
 #
 #   python -m saeutils.run all --profile demo      (what `make reproduce` calls)
+import shlex
 import sys
 
 import yaml
@@ -33,12 +34,13 @@ for step in steps:
         output:
             step.marker,
         threads: WORKERS.get(step.number, 1)
+        priority: int(step.number not in ("00", "07"))  # side dishes fill idle cores at the end
         params:
             python=sys.executable,
             what=step.number,
             profile=step.profile,
             run=step.run,
-            more=parameters + (f" -p encoder {step.encoder}" if step.encoder else ""),
+            more=parameters + (f" -p encoder {shlex.quote(step.source)}" if step.source else ""),
         shell:
             "SAEUTILS_WORKERS={threads} {params.python} -m saeutils.run {params.what} "
             "--profile {params.profile} --run-name {params.run} {params.more}"
