@@ -1,21 +1,33 @@
-"""Audio encoders: the shipped demo encoder, its untrained twin, and local checkpoints.
+"""Audio encoders: the shipped one, its untrained twin, the paper's four, and any other.
 
 Everything is a class of `transformers` loaded strictly: a checkpoint with missing or unexpected
 weights is an error that names them. States are those of the library: state 0 is the input of the
 first block, state n the output of block n. Where blocks normalise their input (AST), the library's
 last state is the one before the final layer norm.
+
+Padding leaves no trace in masked states, with two exceptions that the architectures force. HuBERT,
+WavLM and MERT of base size normalise their first convolution over time (group norm), and some
+other families convolve over time behind it: there only clips of equal length share a batch. And
+Whisper attends to all of its 30 s window.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from hashlib import sha256
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from saeutils.files import array_shapes, read_json
+from saeutils import encoders_hub, encoders_inputs, encoders_models
+from saeutils.encoders_forward import (
+    blocks,
+    computing,
+    hidden_states,
+    needs_equal_lengths,
+    waveform_tokens,
+)
 from saeutils.profiles import ROOT
 
 if TYPE_CHECKING:
@@ -24,11 +36,9 @@ if TYPE_CHECKING:
 DEMO_FOLDER = ROOT / "data" / "encoders" / "demo"
 UNTRAINED_SEED = 4_051
 POOLINGS = ("masked", "released")
-PAD_TO = 8_000  # samples; batches are padded to a multiple and masked
-
-# Families whose input is a waveform and whose states are one vector per 20 ms frame. A family with
-# another input (a spectrogram, special tokens) gets a loader of its own beside `_load_waveform`.
-WAVEFORM_FAMILIES = ("hubert", "wavlm", "wav2vec2")
+DEVICES = ("cpu", "cuda", "mps", "auto")
+PRECISIONS = ("float32", "bfloat16")
+PIECES_AT_ONCE = 8  # windows of long clips that share a forward pass
 
 
 @dataclass(frozen=True)
@@ -38,9 +48,9 @@ class Encoder:
     Attributes
     ----------
     name : str
-        ``"demo"``, ``"untrained"`` or the folder's name.
+        Short name, safe as a folder's name: ``"demo"``, ``"hubert"``, ``"org--name"``.
     model : torch.nn.Module
-        In evaluation mode, float32, on the CPU.
+        In evaluation mode, float32.
     sampling_rate : int
         Hz of the waveforms it expects.
     n_layers : int
@@ -51,6 +61,16 @@ class Encoder:
         Whether each waveform is brought to zero mean and unit variance.
     fingerprint : str
         sha256 over configuration, settings and weights (or the seed): part of cache keys.
+    kind : str
+        ``"waveform"``, ``"ast"``, ``"whisper"`` or ``"features"``: what the model takes.
+    extractor : object or None
+        Feature extractor of `transformers`, unless the model takes the waveform.
+    device, precision : str
+        Where and how the model computes; states come back as float32 on the CPU.
+    source : str
+        Repository and revision, or the folder's name.
+    notes : tuple of str
+        What a reader should know about the loading.
     """
 
     name: str
@@ -60,17 +80,35 @@ class Encoder:
     width: int
     do_normalize: bool
     fingerprint: str
+    kind: str = "waveform"
+    extractor: Any = None
+    device: str = "cpu"
+    precision: str = "float32"
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def load_encoder(name: str | Path, seed: int = UNTRAINED_SEED) -> Encoder:
-    """Load ``"demo"``, ``"untrained"`` (the same configuration, weights drawn from `seed`) or a
-    folder with ``config.json``, ``preprocessor_config.json`` and ``model.safetensors``.
+def load_encoder(
+    name: str | Path, seed: int = UNTRAINED_SEED, *, model_dir: str = "", hub_cache: str = "",
+    device: str = "cpu", precision: str = "float32",
+) -> Encoder:  # fmt: skip
+    """Load an encoder by name, repository or folder.
 
     Parameters
     ----------
     name : str or pathlib.Path
+        ``"demo"``; ``"untrained"`` (the demo's configuration, weights drawn from `seed`); and all
+        that `encoders_hub.find` knows: the paper's four and WavLM as released, a repository of the
+        model hub, a folder.
     seed : int
         Only for ``"untrained"``.
+    model_dir, hub_cache : str
+        As `encoders_hub.find`.
+    device : str
+        ``"cpu"``, ``"cuda"``, ``"mps"`` or ``"auto"`` (the fastest that is there).
+    precision : str
+        ``"float32"``, or ``"bfloat16"``: matrix products in 16 bits, about half the time; see
+        `rounding_error` for what it costs.
 
     Returns
     -------
@@ -79,123 +117,47 @@ def load_encoder(name: str | Path, seed: int = UNTRAINED_SEED) -> Encoder:
     Raises
     ------
     ValueError
-        If the name is neither, a file is missing, the family is not supported, or the weights
-        do not fit the class exactly (the message names them).
+        If there is no such encoder, device or precision, a file is missing, the family is not
+        supported, or the weights do not fit the class exactly (the message names them).
     """
+    if precision not in PRECISIONS:
+        raise ValueError(f"unknown precision {precision!r}: use {' or '.join(PRECISIONS)}")
+    place = _device(device)
     if str(name) in ("demo", "untrained"):
-        folder = DEMO_FOLDER
-    elif Path(name).is_dir():
-        folder = Path(name)
+        weights = DEMO_FOLDER / "model.safetensors"
+        found = encoders_hub.Checkpoint(str(name), DEMO_FOLDER, weights, "shipped")
     else:
-        raise ValueError(f"unknown encoder {str(name)!r}: use demo, untrained or a folder")
-    untrained = str(name) == "untrained"
-    needed = ["config.json", "preprocessor_config.json"]
-    needed += [] if untrained else ["model.safetensors"]
-    missing = [file for file in needed if not (folder / file).is_file()]
-    if missing:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}: complete the folder")
-    return _load_waveform(folder, folder.name if folder != DEMO_FOLDER else str(name),
-                          seed if untrained else None)  # fmt: skip
+        found = encoders_hub.find(name, model_dir, hub_cache)
+    loaded = encoders_models.load(found, seed if str(name) == "untrained" else None,
+                                  as_released=str(name) == "wavlm_as_released")  # fmt: skip
+    return replace(from_loaded(found, loaded), model=loaded.model.to(place), device=place,
+                   precision=precision)  # fmt: skip
 
 
-def _load_waveform(folder: Path, name: str, seed: int | None) -> Encoder:
-    import torch
-    from huggingface_hub.errors import StrictDataclassError
-    from transformers import AutoConfig, AutoModel
-
-    settings = _plain_settings(folder, name)
-    try:
-        config = AutoConfig.from_pretrained(folder, local_files_only=True)
-        with torch.random.fork_rng(devices=[]), torch.device("meta"):
-            AutoModel.from_config(config)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError,
-            StrictDataclassError) as error:  # fmt: skip
-        why = " ".join(str(error).split())[:300]
-        raise ValueError(f"config.json of encoder {name} describes no model ({why}): use the "
-                         "checkpoint's own") from None
-    if seed is None:
-        _refuse_other_weights(folder, name, config)
-        model = AutoModel.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-        broken = [k for k, v in model.state_dict().items() if not torch.isfinite(v).all()]
-        if broken:
-            raise ValueError(f"weights of encoder {name} hold NaN or infinity ({broken[0]}): get "
-                             "the file again")
-    else:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            model = AutoModel.from_config(config)
+def from_loaded(found: encoders_hub.Checkpoint, loaded: encoders_models.Loaded) -> Encoder:
+    """An `Encoder` on the CPU from a checkpoint and its loaded model."""
+    notes = loaded.notes
+    if loaded.left_over:
+        notes += (f"{len(loaded.left_over)} weights left over on purpose (A07)",)
     return Encoder(
-        name=name, model=model.eval().requires_grad_(False),
-        sampling_rate=settings["sampling_rate"], n_layers=config.num_hidden_layers,
-        width=config.hidden_size, do_normalize=settings["do_normalize"],
-        fingerprint=_digest(folder, seed),
+        name=found.name, model=loaded.model, sampling_rate=loaded.sampling_rate,
+        n_layers=len(blocks(loaded.model)), width=loaded.model.config.hidden_size,
+        do_normalize=loaded.do_normalize, fingerprint=loaded.fingerprint, kind=loaded.kind,
+        extractor=loaded.extractor, source=found.source, notes=notes,
     )  # fmt: skip
 
 
-def _plain_settings(folder: Path, name: str) -> dict:
-    """The preprocessor's settings, after a look at both files that runs nothing.
-
-    A configuration that names code of its own would make the library ask whether to run it.
-    """
-    config = read_json(folder / "config.json")
-    if "auto_map" in config:
-        raise ValueError(f"config.json of encoder {name} names code of its own (auto_map = "
-                         f"{config['auto_map']!r:.80}): only classes of transformers are run; use "
-                         "a checkpoint of one")
-    if config.get("model_type") not in WAVEFORM_FAMILIES:
-        raise ValueError(f"encoder {name} is of family {config.get('model_type')!r}: supported "
-                         f"are {', '.join(WAVEFORM_FAMILIES)}")
-    settings = read_json(folder / "preprocessor_config.json")
-    rate = settings.get("sampling_rate")
-    if not isinstance(rate, int) or not 1_000 <= rate <= 384_000:
-        raise ValueError(f"sampling_rate of encoder {name} is {rate!r}: preprocessor_config.json "
-                         "must name it in Hz, 1000 to 384000")
-    if not isinstance(settings.get("do_normalize"), bool):
-        raise ValueError(f"do_normalize of encoder {name} is {settings.get('do_normalize')!r}: "
-                         "preprocessor_config.json must say true or false")
-    return settings
-
-
-def _digest(folder: Path, other: int | str | None = None) -> str:
-    """sha256 over configuration and settings, then the weights or, as text, what stands for them.
-
-    A string is a class other than the configuration's own and enters beside the weights.
-    """
-    digest = sha256((folder / "config.json").read_bytes())
-    digest.update((folder / "preprocessor_config.json").read_bytes())
-    if not isinstance(other, int):
-        digest.update((folder / "model.safetensors").read_bytes())
-    if other is not None:
-        digest.update(str(other).encode())
-    return digest.hexdigest()
-
-
-def _refuse_other_weights(folder: Path, name: str, config) -> None:
-    """Compare names and shapes in the file with those of the class, before loading."""
+def _device(name: str) -> str:
     import torch
-    from transformers import AutoModel
 
-    with torch.device("meta"):
-        weights = AutoModel.from_config(config).state_dict()
-    expected = {k: tuple(v.shape) for k, v in weights.items()}
-    found = array_shapes(folder / "model.safetensors")
-    # checkpoints name the two halves of a weight norm in either of two ways
-    halves = {"weight_g": "parametrizations.weight.original0",
-              "weight_v": "parametrizations.weight.original1"}  # fmt: skip
-    for old, new in halves.items():
-        found = {k.replace(f".{old}", f".{new}") if k.endswith(old) else k: v
-                 for k, v in found.items()}  # fmt: skip
-    problems = [("missing", sorted(expected.keys() - found.keys()))]
-    problems.append(("unexpected", sorted(found.keys() - expected.keys())))
-    both = expected.keys() & found.keys()
-    problems.append(("wrong shape", sorted(k for k in both if expected[k] != found[k])))
-    text = "; ".join(f"{what}: {', '.join(names[:6])}{' ...' if len(names) > 6 else ''}"
-                     for what, names in problems if names)  # fmt: skip
-    if text:
-        raise ValueError(
-            f"weights of encoder {name} do not fit {config.model_type} ({text}): "
-            "use the checkpoint of this very class"
-        )
+    there = {"cpu": True, "cuda": torch.cuda.is_available(),
+             "mps": torch.backends.mps.is_available()}  # fmt: skip
+    if name == "auto":
+        return next(d for d in ("cuda", "mps", "cpu") if there[d])
+    if not there.get(name, False):
+        have = ", ".join(d for d, yes in there.items() if yes)
+        raise ValueError(f"device {name!r} is not here: this machine has {have} (or say auto)")
+    return name
 
 
 def prepare(encoder: Encoder, waves: list[np.ndarray], sampling_rate: int) -> list[np.ndarray]:
@@ -215,18 +177,20 @@ def prepare(encoder: Encoder, waves: list[np.ndarray], sampling_rate: int) -> li
     ------
     ValueError
         On another sampling rate than the encoder's, NaN, infinity, silence throughout, or less
-        than one frame (25 ms).
+        than one frame (25 ms; AST's shortest piece is a patch of 175 ms).
     """
     if sampling_rate != encoder.sampling_rate:
         raise ValueError(
             f"waveforms at {sampling_rate} Hz, but encoder {encoder.name} expects "
             f"{encoder.sampling_rate} Hz: resample first"
         )
-    out = []
+    out, shortest = [], encoders_inputs.shortest_samples(encoder)
     for i, wave in enumerate(waves):
         wave = np.asarray(wave, np.float32)
-        if wave.ndim != 1 or len(wave) < sampling_rate // 40:
-            raise ValueError(f"waveform {i} has shape {wave.shape}: give mono, 25 ms or more")
+        if wave.ndim != 1 or len(wave) < shortest:
+            least = 1000 * shortest / sampling_rate
+            raise ValueError(f"waveform {i} has shape {wave.shape}: give mono, {least:.0f} ms or "
+                             "more")
         if not np.isfinite(wave).all():
             raise ValueError(f"waveform {i} holds NaN or infinity: mend the file")
         if not np.any(wave):
@@ -241,7 +205,9 @@ def prepare(encoder: Encoder, waves: list[np.ndarray], sampling_rate: int) -> li
 def states(
     encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, train_mode: bool = False
 ) -> tuple[torch.Tensor, np.ndarray]:
-    """Hidden states of a batch, padded to its longest waveform.
+    """Hidden states of a batch over time, padded to its longest waveform.
+
+    For AST a frame is one column of patches (100 ms), averaged over frequency.
 
     Parameters
     ----------
@@ -264,69 +230,45 @@ def states(
         As `prepare`; in train mode (dropout, layer drop and masks would act); or for unequal
         lengths where the front end normalises over time, since padding would then leak.
     """
+    states_BLTD, sound_BT = _tokens(encoder, waves, sampling_rate, False, train_mode)
+    return encoders_inputs.over_time(encoder, states_BLTD, sound_BT)
+
+
+def _tokens(
+    encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, plain: bool, train_mode: bool
+) -> tuple[torch.Tensor, np.ndarray]:
+    """States of every token [B, L, T, D] and which of them count [B, T]."""
     import torch
 
     if encoder.model.training and not train_mode:
         raise ValueError(f"encoder {encoder.name} is in train mode: call encoder.model.eval()")
     waves = prepare(encoder, waves, sampling_rate)
-    lengths = torch.tensor([len(wave) for wave in waves])
-    equal = bool((lengths == lengths[0]).all())
-    if needs_equal_lengths(encoder) and not equal:
-        raise ValueError(f"encoder {encoder.name} normalises over time: batch equal lengths only")
-    longest = int(lengths.max())
-    if not needs_equal_lengths(encoder):  # few shapes: each new one costs the library memory
-        longest = -(-longest // PAD_TO) * PAD_TO
-    batch = torch.zeros(len(waves), longest)
-    for row, wave in zip(batch, waves, strict=True):
-        row[: len(wave)] = torch.from_numpy(wave)
-    mask = None
-    if not equal or longest > int(lengths[0]):
-        mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).long()
-    with torch.inference_mode():
-        hidden = _hidden_states(encoder.model, batch, attention_mask=mask)
-    frames = encoder.model._get_feat_extract_output_lengths(lengths)
-    return torch.stack(hidden, 1)[:, :, : int(frames.max())], frames.numpy()
-
-
-def _hidden_states(model: torch.nn.Module, batch: torch.Tensor, **more) -> list[torch.Tensor]:
-    """All states, one per place: the library leaves out blocks that LayerDrop skipped."""
-    if not model.training:
-        return list(model(batch, output_hidden_states=True, **more).hidden_states)
-    seen: dict[int, tuple] = {}
-    hooks = [
-        block.register_forward_hook(lambda _, given, out, i=i: seen.update({i: (given[0], out)}))
-        for i, block in enumerate(_blocks(model))
-    ]
-    try:
-        last = model(batch, **more).last_hidden_state
-    finally:
-        for hook in hooks:
-            hook.remove()
-    states = [seen[min(seen)][0] if seen else last]
-    for i in range(len(hooks)):
-        out = seen[i][1] if i in seen else states[-1]
-        states.append(out[0] if isinstance(out, tuple) else out)
-    return states
-
-
-def _blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
-    return getattr(model, "encoder", model).layers
-
-
-def needs_equal_lengths(encoder: Encoder) -> bool:
-    """Whether the front end has a group norm over time, through which padding would leak."""
-    return encoder.model.config.feat_extract_norm == "group"
+    with torch.inference_mode(), computing(encoder):
+        if encoder.kind != "waveform":
+            return encoders_inputs.tokens(
+                encoder, waves, plain, lambda given, **more: hidden_states(encoder, given, **more))
+        return waveform_tokens(encoder, waves)
 
 
 def pooled(
     encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, pooling: str,
-    window_s: float = 5.0, train_mode: bool = False,
+    window_s: float = 5.0, train_mode: bool = False, piece_s: float = 0.0,
 ) -> np.ndarray:  # fmt: skip
     """Time-averaged states, float32 [batch, n_layers + 1, width].
 
-    ``"masked"`` takes whole clips and leaves padding out everywhere: input normalisation,
-    attention and mean. ``"released"`` follows the paper's release: the first `window_s` seconds,
-    zero-padded to `window_s` before normalisation, mean over all frames.
+    ``"masked"`` takes whole clips and leaves padding and special tokens out everywhere: input
+    normalisation, attention and mean. Clips longer than `piece_s` seconds, or than the encoder's
+    own window (AST 10.24 s, Whisper 30 s), are cut into pieces whose means are weighted by their
+    valid frames, so that all of a long file counts. ``"released"`` follows the paper's release:
+    the first `window_s` seconds, zero-padded to `window_s` before normalisation, mean over all
+    tokens (AST: also those of the padding to 10.24 s, and the two special ones).
+
+    Parameters
+    ----------
+    window_s, piece_s : float
+        In seconds; a `piece_s` of 0 takes the whole clip, or the encoder's own window.
+    train_mode : bool
+        As `states`.
 
     Raises
     ------
@@ -338,6 +280,45 @@ def pooled(
     if pooling == "released":
         n = round(window_s * sampling_rate)
         waves = [np.pad(np.asarray(w, np.float32)[:n], (0, max(n - len(w), 0))) for w in waves]
-    states_BLTD, frames = states(encoder, waves, sampling_rate, train_mode)
-    means = [s[:, :n].mean(1) for s, n in zip(states_BLTD, frames, strict=True)]
-    return np.stack([m.numpy() for m in means]).astype(np.float32)
+        if encoder.kind == "whisper":
+            waves = [w[: encoders_inputs.window_samples(encoder)] for w in waves]
+        return _means(encoder, waves, sampling_rate, True, train_mode)[0]
+    pieces = [encoders_inputs.cut(encoder, np.asarray(w), piece_s) for w in waves]
+    if all(len(of_clip) == 1 for of_clip in pieces):
+        return _means(encoder, [p[0] for p in pieces], sampling_rate, False, train_mode)[0]
+    total = np.zeros((len(waves), encoder.n_layers + 1, encoder.width))
+    weight = np.zeros(len(waves))
+    flat = [(row, piece) for row, of_clip in enumerate(pieces) for piece in of_clip]
+    flat.sort(key=lambda item: len(item[1]))
+    for start, stop in _runs([len(p) for _, p in flat], needs_equal_lengths(encoder)):
+        rows = [row for row, _ in flat[start:stop]]
+        batch = [piece for _, piece in flat[start:stop]]
+        means, counts = _means(encoder, batch, sampling_rate, False, train_mode)
+        for row, mean, count in zip(rows, means, counts, strict=True):
+            total[row] += count * mean
+            weight[row] += count
+    return (total / weight[:, None, None]).astype(np.float32)
+
+
+def _runs(lengths: list[int], equal: bool) -> Iterator[tuple[int, int]]:
+    start = 0
+    for i in range(1, len(lengths) + 1):
+        full = i - start == PIECES_AT_ONCE
+        if i == len(lengths) or full or (equal and lengths[i] != lengths[start]):
+            yield start, i
+            start = i
+
+
+def _means(
+    encoder: Encoder, waves: list[np.ndarray], sampling_rate: int, plain: bool, train_mode: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Mean over the tokens that count [B, L, D], and their number [B]."""
+    import torch
+
+    states_BLTD, sound_BT = _tokens(encoder, waves, sampling_rate, plain, train_mode)
+    if encoder.kind == "waveform" or plain:
+        counts = sound_BT.sum(1)
+        means = [s[:, :n].mean(1) for s, n in zip(states_BLTD, counts, strict=True)]
+        return np.stack([m.numpy() for m in means]).astype(np.float32), counts
+    means = [s[:, torch.from_numpy(m)].mean(1) for s, m in zip(states_BLTD, sound_BT, strict=True)]
+    return np.stack([m.numpy() for m in means]).astype(np.float32), sound_BT.sum(1)

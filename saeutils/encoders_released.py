@@ -7,21 +7,19 @@ is read into a model of another (A08). Each is one function here; all else goes 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saeutils.encoders import Encoder, pooled
+from saeutils import encoders_hub, encoders_models
+from saeutils.encoders import Encoder, from_loaded, pooled
 
 if TYPE_CHECKING:
     import torch
-
-GATED_BIAS = ("gru_rel_pos_const", "gru_rel_pos_linear.weight", "gru_rel_pos_linear.bias",
-              "rel_attn_embed.weight")  # fmt: skip
 
 
 def train_mode_pooled(
@@ -137,69 +135,24 @@ def gated_bias_dropped(model_folder: str | Path) -> tuple[Encoder, list[str]]:
     Parameters
     ----------
     model_folder : str or pathlib.Path
-        With ``config.json`` (of a WavLM), ``preprocessor_config.json``, ``model.safetensors``.
+        Any WavLM that `encoders_hub.find` knows: a folder, ``"wavlm"``, a repository.
 
     Returns
     -------
     encoder : Encoder
-        Named after the folder with ``_as_released`` behind it.
+        Named after the checkpoint with ``_as_released`` behind it.
     dropped : list of str
         Names of the weights left over, sorted.
 
     Raises
     ------
     ValueError
-        If a file is missing, the folder is no WavLM, or the weights differ from the class by more
-        than the gated bias.
+        If a file is missing, the checkpoint is no WavLM, or its weights differ from the class by
+        more than the gated bias.
 
     Source: the release's feature extraction; `microsoft/wavlm-base-plus`.
     """
-    import torch
-    from safetensors.torch import load_file
-    from transformers import Wav2Vec2Config, Wav2Vec2Model
-
-    folder = Path(model_folder)
-    needed = ("config.json", "preprocessor_config.json", "model.safetensors")
-    missing = [name for name in needed if not (folder / name).is_file()]
-    if missing:
-        raise ValueError(f"{folder} lacks {', '.join(missing)}: give the folder of a WavLM")
-    config, settings = (json.loads((folder / n).read_text(encoding="utf-8")) for n in needed[:2])
-    if config.get("model_type") != "wavlm":
-        raise ValueError(f"{folder.name} is of family {config.get('model_type')!r}: "
-                         "the gated bias is WavLM's alone")  # fmt: skip
-    from saeutils.encoders import _digest
-
-    fields = Wav2Vec2Config().to_dict().keys() - {"model_type", "transformers_version"}
-    model = Wav2Vec2Model(Wav2Vec2Config(**{k: v for k, v in config.items() if k in fields}))
-    weights = _plain_names(load_file(folder / "model.safetensors"), model)
-    outcome = model.load_state_dict(weights, strict=False)
-    dropped = sorted(name for name in outcome.unexpected_keys if name.endswith(GATED_BIAS))
-    others = sorted(set(outcome.unexpected_keys) - set(dropped))
-    if others or outcome.missing_keys or not dropped:
-        raise ValueError(
-            f"{folder.name} differs from wav2vec 2.0 by more or less than the gated bias (left "
-            f"over: {', '.join(others[:6]) or 'none'}; missing: "
-            f"{', '.join(outcome.missing_keys[:6]) or 'none'}; bias weights: {len(dropped)}): "
-            "give a WavLM without head"
-        )
-    encoder = Encoder(
-        name=f"{folder.name}_as_released",
-        model=model.to(torch.float32).eval().requires_grad_(False),
-        sampling_rate=int(settings["sampling_rate"]), n_layers=model.config.num_hidden_layers,
-        width=model.config.hidden_size, do_normalize=bool(settings["do_normalize"]),
-        fingerprint=_digest(folder, "Wav2Vec2Model"),
-    )  # fmt: skip
-    return encoder, dropped
-
-
-def _plain_names(weights: dict, model: torch.nn.Module) -> dict:
-    """Weights under the names of `model`: the halves of a weight norm have two spellings."""
-    ours = model.state_dict().keys()
-    halves = {"weight_g": "parametrizations.weight.original0",
-              "weight_v": "parametrizations.weight.original1"}  # fmt: skip
-    out = {}
-    for name, value in weights.items():
-        stem, _, last = name.rpartition(".")
-        other = f"{stem}.{halves.get(last, last)}"
-        out[other if name not in ours and other in ours else name] = value
-    return out
+    found = encoders_hub.find(model_folder)
+    loaded = encoders_models.load(found, as_released=True)
+    encoder = replace(from_loaded(found, loaded), name=f"{found.name}_as_released")
+    return encoder, list(loaded.left_over)

@@ -14,7 +14,7 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from saeutils.profiles import Data, place
+from saeutils.profiles import Data, Extraction, place
 
 VOCALSET_SHA256 = {
     "1.0": "2bf96b80abe57a23323fd8c78be8cb70503e35995e6bae94a6067197c88a61ae",
@@ -55,6 +55,24 @@ def material_digests(data: Data) -> dict[str, str]:
         names = listed_paths(place(data.labels)) if data.labels else []
         found["audio"] = _of_parts(edge_digest(folder / name) for name in names)
     return found
+
+
+def encoder_digests(encoder: str, extraction: Extraction) -> dict[str, str]:
+    """What stands for an encoder that does not ship: its files, or its name and revision.
+
+    A repository of the model hub is taken at its word: name a revision (``org/name@revision``) to
+    tell its versions apart. Of a folder's files both ends count; stage 02 reads them whole.
+    """
+    files = "config.json", "preprocessor_config.json", "*.safetensors*", "pytorch_model*"
+    if extraction.activations:
+        path = place(extraction.activations)
+        return {"activations": _whole(path) if path.is_file() else "missing"}
+    if encoder in ("demo", "untrained"):
+        return {}
+    if place(encoder).is_dir():
+        found = sorted(path for name in files for path in place(encoder).glob(name))
+        return {f"encoder {path.name}": edge_digest(path) for path in found}
+    return {"encoder": encoder}
 
 
 def tree_digest(path: Path) -> str:

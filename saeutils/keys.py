@@ -15,10 +15,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from saeutils.inputs import material_digests
-from saeutils.profiles import ROOT, Profile, data_folder, load_profile
+from saeutils.inputs import encoder_digests, material_digests
+from saeutils.profiles import ROOT, Profile, data_folder, encoder_slug, load_profile, place
 
-TAKEN = ("reference", "encoders", "vocalset")  # folders of data/ that are no runs
+PAPER_ENCODERS = ("ast", "hubert", "wavlm", "wavlm_as_released", "mert")
+TAKEN = ("reference", "encoders", "vocalset", "cache")  # folders of data/ that are no runs
 FORMAT = 1  # raise it when the files of the store change their form
 
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
@@ -51,10 +52,15 @@ STAGES = {
 
 @dataclass(frozen=True)
 class Step:
-    """A stage of one run and, where it has one, of one encoder."""
+    """A stage of one run and, where it has one, of one encoder.
+
+    `encoder` is its short name, `source` what the profile or the user wrote: the same, a
+    repository or a folder.
+    """
 
     number: str
     encoder: str | None
+    source: str | None
     profile: str
     run: str
     key: str
@@ -130,9 +136,12 @@ def file_digest(path: Path) -> str:
 
 
 def chain(
-    profile: str, run_name: str = "", overrides: dict[str, Any] | None = None, upto: str = "99"
+    profile: str, run_name: str = "", overrides: dict[str, Any] | None = None, upto: str = "99",
+    only: str | None = None,
 ) -> list[Step]:
     """Every step of a run up to a number, in an order in which they can run, with their keys.
+
+    `only` is an encoder in the place of the profile's own: a name, a repository or a folder.
 
     Raises
     ------
@@ -143,18 +152,18 @@ def chain(
     run = run_name or loaded.name
     if not run.replace("-", "").replace("_", "").isalnum() or run in TAKEN or len(run) > 80:
         raise ValueError(f"run name {run[:90]!r}: letters, digits, '-' and '_' only, at most 80, "
-                         "and none of 'reference', 'encoders' and 'vocalset', which data/ holds "
-                         "already")
+                         f"and none of {', '.join(TAKEN)}, which data/ holds already")
     if overrides and run == loaded.name and run != "smoke":
         changed = ", ".join(sorted(overrides))
         raise ValueError(f"overrides ({changed}) would replace the results of profile {run!r}: "
                          "add --run-name NAME to keep them apart")
     steps: dict[str, Step] = {}
     for number, stage in STAGES.items():
-        for encoder in loaded.encoders if stage.per_encoder else (None,):
+        encoders = (only,) if only else loaded.encoders
+        for source in encoders if stage.per_encoder else (None,):
             if number > upto:
                 continue
-            step = _step(number, stage, encoder, profile, run, loaded, steps)
+            step = _step(number, stage, source, profile, run, loaded, steps)
             steps[step.label] = step
     return list(steps.values())
 
@@ -169,6 +178,9 @@ def find_step(
 ) -> Step:
     """The one step of a run with this number and encoder.
 
+    `encoder` may be one that the profile does not name, if it is a repository (``org/name``), a
+    folder, or one of the paper's.
+
     Raises
     ------
     ValueError
@@ -180,23 +192,27 @@ def find_step(
         encoder = None
     below = chain(profile, run_name, overrides, upto=number)
     steps = [step for step in below if step.number == number]
+    slug = encoder_slug(encoder) if encoder else None
     for step in steps:
-        if step.encoder == encoder:
+        if step.encoder == slug and encoder in (slug, step.source):
             return step
+    if encoder and (encoder in PAPER_ENCODERS or "/" in encoder or place(encoder).is_dir()):
+        return chain(profile, run_name, overrides, upto=number, only=encoder)[-1]
     allowed = ", ".join(str(step.encoder) for step in steps)
     raise ValueError(f"unknown encoder {encoder!r} for stage {number} of profile {profile}: "
                      f"it has {allowed}")
 
 
 def _step(
-    number: str, stage: Stage, encoder: str | None, profile: str, run: str, loaded: Profile,
+    number: str, stage: Stage, source: str | None, profile: str, run: str, loaded: Profile,
     steps: dict[str, Step],
 ) -> Step:
+    encoder = encoder_slug(source) if source else None
     needs = tuple(s for s in steps.values() if s.number in stage.needs
                   and (stage.all_encoders or s.encoder in (None, encoder)))
     settings: dict[str, Any] = {"seed": loaded.seed}
     settings |= {name: getattr(loaded, name).model_dump(mode="json") for name in stage.sections}
-    inputs = input_digests(number, encoder)
+    inputs = input_digests(number, source, loaded)
     if number == "01":
         inputs |= material_digests(loaded.data)
     keyed = {name: getattr(loaded, name).keyed() for name in stage.sections}
@@ -204,7 +220,7 @@ def _step(
     key = digest({"format": FORMAT, "stage": number, "encoder": encoder, "code": code,
                   "settings": {"seed": loaded.seed} | keyed, "inputs": inputs,
                   "needs": [n.key for n in needs]})
-    return Step(number, encoder, profile, run, key, rooms, settings, inputs, needs)
+    return Step(number, encoder, source, profile, run, key, rooms, settings, inputs, needs)
 
 
 def notebook_path(number: str) -> Path:
@@ -212,9 +228,13 @@ def notebook_path(number: str) -> Path:
     return ROOT / "notebooks" / f"{STAGES[number].notebook}.ipynb"
 
 
-def input_digests(number: str, encoder: str | None) -> dict[str, str]:
-    """Checksums of the committed files that a stage reads, by path."""
+def input_digests(number: str, encoder: str | None, loaded: Profile) -> dict[str, str]:
+    """Checksums of the committed files that a stage reads, by path, and of an own encoder's."""
     paths: list[Path] = []
+    if number == "02" and encoder:
+        own = encoder_digests(encoder, loaded.extraction)
+        if own:
+            return own
     if number in ("01", "06"):
         paths = sorted((ROOT / "data" / "reference").glob("*.csv"))
     elif number == "02":

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -19,7 +20,6 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
-    StringConstraints,
     ValidationError,
 )
 
@@ -47,9 +47,42 @@ Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_number)]
 Positive = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_number)]
 Sparsity = Annotated[float, Field(gt=0, lt=100), BeforeValidator(_number)]
 Sparsities = Annotated[tuple[Sparsity, ...], Field(min_length=1), AfterValidator(_distinct)]
-# An encoder's name is the name of its folder below the run's.
-EncoderName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$",
-                                               max_length=80)]
+TAKEN_BY_RUN = ("audio", "counterfactuals", "figures", "notebooks", "results", "stages")
+
+
+def encoder_slug(name: str) -> str:
+    """An encoder's short name: that of its folder below the run's, and its name in all tables.
+
+    A repository loses its slash and its revision, a folder all but its last part.
+
+    Examples
+    --------
+    >>> encoder_slug("hubert"), encoder_slug("facebook/hubert-base-ls960@main")
+    ('hubert', 'facebook--hubert-base-ls960')
+    >>> encoder_slug("~/models/my encoder/")
+    'my-encoder'
+    """
+    text = str(name).strip()
+    is_repository = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?", text)
+    if is_repository and not place(text).is_dir():
+        slug = text.partition("@")[0].replace("/", "--")
+    else:
+        slug = re.sub(r"[^A-Za-z0-9._-]+", "-", Path(text.replace("\\", "/")).name).strip("-.")
+    return f"encoder-{slug}" if slug.lower() in TAKEN_BY_RUN else slug
+
+
+def _encoder_name(name: str) -> str:
+    if not encoder_slug(name) or any(c in name for c in "'\"\n$`;"):
+        raise ValueError("no encoder's name: give a name, a repository such as org/name, a folder")
+    return name
+
+
+def _distinct_encoders(names: tuple[str, ...]) -> tuple[str, ...]:
+    _distinct(tuple(encoder_slug(name) for name in names))
+    return names
+
+
+EncoderName = Annotated[str, Field(max_length=300), AfterValidator(_encoder_name)]
 
 
 class Section(BaseModel):
@@ -104,12 +137,24 @@ class Data(Section):
 class Extraction(Section):
     """How an encoder turns clips into states (stage 02)."""
 
+    PLACES: ClassVar[tuple[str, ...]] = ("model_dir", "hub_cache", "activations")
+
     batch_size: Positive = 8
+    batch_seconds: float = Field(160.0, gt=0, description="sound in one batch, at most")
     released_window_seconds: float = Field(5.0, gt=0, description="crop and padding of the paper")
+    piece_seconds: float = Field(
+        0.0, ge=0, description="longer clips are cut (masked rule); 0: the encoder's own window")
+    device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
+    precision: Literal["float32", "bfloat16"] = "float32"
+    model_dir: str = Field("", description="folder of downloaded encoders; empty: model hub")
+    hub_cache: str = Field("", description="the model hub's cache; empty: its usual place")
+    activations: str = Field("", description="own states, safetensors: no encoder runs")
 
 
 class Sae(Section):
     """Which dictionaries are trained, and for how long (stage 03)."""
+
+    PLACES: ClassVar[tuple[str, ...]] = ("keep_saes",)
 
     width_factor: Positive = Field(4, description="latents per encoder dimension")
     latents: Count = Field(0, description="width of a dictionary; 0 takes width_factor")
@@ -154,6 +199,18 @@ class Maps(Section):
     inner_folds: int = Field(4, ge=2, description="singer-grouped folds within training singers")
 
 
+class Atlas(Section):
+    """What the atlas of latents shows (stage 07)."""
+
+    encoders: tuple[str, ...] = Field((), description="encoders that get one; empty: all")
+    n_latents: Positive = Field(40, description="latents on the page")
+    n_cut: Positive = Field(12, description="latents of the small page that is published")
+    n_top: Annotated[int, Field(ge=1, le=12)] = Field(6, description="clips that excite it most")
+    frame_sae: bool = Field(True, description="also train a dictionary of single frames")
+    frame_clips: Positive = Field(100, description="training clips whose frames it sees")
+    frame_epochs: Positive = 4
+
+
 class Figures(Section):
     """What the figures are drawn from (stage 06)."""
 
@@ -167,7 +224,7 @@ class Profile(Section):
     description: str = ""
     seed: Count = 0
     encoders: Annotated[tuple[EncoderName, ...], Field(min_length=1),
-                        AfterValidator(_distinct)] = ("demo", "untrained")
+                        AfterValidator(_distinct_encoders)] = ("demo", "untrained")
     cell_timeout_seconds: Positive = 3600
     data: Data = Field(default_factory=Data)
     extraction: Extraction = Field(default_factory=Extraction)
@@ -175,6 +232,7 @@ class Profile(Section):
     probing: Probing = Field(default_factory=Probing)
     maps: Maps = Field(default_factory=Maps)
     figures: Figures = Field(default_factory=Figures)
+    atlas: Atlas = Field(default_factory=Atlas)
 
 
 SECTIONS = tuple(
@@ -304,7 +362,8 @@ def _set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
 def _explain(name: str, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        place = [str(part) for part in item["loc"] if "[" not in str(part)]
+        place = [str(part) for part in item["loc"]]
+        place = [part for part in place if not part.startswith(("tuple[", "literal["))] or place
         key = ".".join(place)
         if item["type"] == "extra_forbidden":
             known = _keys_of(place[:-1])

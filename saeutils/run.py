@@ -88,7 +88,7 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
     parameters = {"profile": step.profile, "run_name": "" if step.run == step.profile else step.run,
                   "overrides": overrides}
     if step.encoder:
-        parameters["encoder"] = step.encoder
+        parameters["encoder"] = step.source
     source = step.notebook
     _check_parameters(source, parameters)
     name = source.stem + (f"_{step.encoder}" if step.encoder else "")
@@ -289,7 +289,8 @@ def _parser() -> argparse.ArgumentParser:
                         help=f"{', '.join(available())} or a .yaml file (default: demo)")
     parser.add_argument("-p", "--parameter", nargs=2, action="append", default=[],
                         metavar=("NAME", "VALUE"),
-                        help="'encoder NAME', or a key of the profile and its value")
+                        help="'encoder NAME' (or org/name, or a folder), or a key of the "
+                        "profile and its value")
     parser.add_argument("--run-name", default="", metavar="R",
                         help="folder below data/ (default: the profile's name)")
     parser.add_argument("--cores", type=int, default=None, metavar="N",

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from saeutils import files, keys, machine
-from saeutils.profiles import Profile, load_profile
+from saeutils.profiles import Profile, encoder_slug, load_profile
 
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS",
@@ -52,7 +52,8 @@ def open_stage(
     profile, overrides
         As in `saeutils.profiles.load_profile`.
     encoder
-        Name of the encoder, for the stages that run once per encoder (02 to 05 and 07).
+        The encoder, for the stages that run once per encoder (02 to 05 and 07): a name, a
+        repository of the model hub, or a folder.
     run_name
         Folder below ``data/``; empty means the profile's name.
 
@@ -81,7 +82,7 @@ class Stage:
     profile
         The settings this stage may use: its own sections and those of the stages it needs.
     encoder, number, root
-        Encoder name or None, the notebook's number, and the folder it writes to.
+        The encoder's short name or None, the notebook's number, and the folder it writes to.
     workers
         How many one-thread processes it may use; results never depend on it.
     """
@@ -329,13 +330,14 @@ def _limit_threads() -> None:
 
 def _visible(profile: Profile, step: keys.Step) -> SimpleNamespace:
     sections = {name: getattr(profile, name) for name in step.visible_sections}
+    encoders = tuple(encoder_slug(name) for name in profile.encoders)
     return SimpleNamespace(name=profile.name, description=profile.description,
-                           seed=profile.seed, encoders=profile.encoders, **sections)
+                           seed=profile.seed, encoders=encoders, **sections)
 
 
 def _missing(step: keys.Step) -> str:
     command = f"python -m saeutils.run {step.number} --profile {step.profile}"
-    command += f" -p encoder {step.encoder}" if step.encoder else ""
+    command += f" -p encoder {step.source}" if step.source else ""
     command += f" --run-name {step.run}" if step.run != step.profile else ""
     old = sorted(step.marker.parent.glob(f"{step.label}_*"))
     why = "was made by other code or settings" if old else "has not been run"

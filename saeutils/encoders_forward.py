@@ -1,0 +1,101 @@
+"""One batch through a model of `transformers`: padding, masks, precision, and all its states."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    import torch
+
+    from saeutils.encoders import Encoder
+
+PAD_TO = 8_000  # samples; batches are padded to a multiple and masked
+
+# Families whose layers behind the front end convolve over time, padding included.
+CONVOLVING = ("sew", "sew-d", "wav2vec2-conformer", "data2vec-audio")
+
+
+def waveform_tokens(
+    encoder: Encoder, waves: list[np.ndarray]
+) -> tuple[torch.Tensor, np.ndarray]:  # fmt: skip
+    """States of a batch of waveforms [B, L, T, D], padded and masked, and the valid frames [B, T].
+
+    Raises
+    ------
+    ValueError
+        For unequal lengths where padding would leak.
+    """
+    import torch
+
+    lengths = torch.tensor([len(wave) for wave in waves])
+    equal = bool((lengths == lengths[0]).all())
+    if needs_equal_lengths(encoder) and not equal:
+        raise ValueError(f"encoder {encoder.name} normalises over time: batch equal lengths only")
+    longest = int(lengths.max())
+    if not needs_equal_lengths(encoder):  # few shapes: each new one costs the library memory
+        longest = -(-longest // PAD_TO) * PAD_TO
+    batch = torch.zeros(len(waves), longest)
+    for row, wave in zip(batch, waves, strict=True):
+        row[: len(wave)] = torch.from_numpy(wave)
+    mask = None
+    if not equal or longest > int(lengths[0]):
+        mask = (torch.arange(batch.shape[1])[None] < lengths[:, None]).long()
+    hidden = hidden_states(encoder, batch, attention_mask=mask)
+    frames = encoder.model._get_feat_extract_output_lengths(lengths)
+    frames = frames // getattr(encoder.model.config, "squeeze_factor", 1)
+    states_BLTD = torch.stack(hidden, 1)[:, :, : int(frames.max())]
+    return states_BLTD, np.arange(states_BLTD.shape[2])[None] < frames.numpy()[:, None]
+
+
+@contextmanager
+def computing(encoder: Encoder) -> Iterator[None]:
+    """bfloat16 for matrix products, if the encoder asks for it."""
+    import torch
+
+    half = encoder.precision == "bfloat16"
+    with torch.autocast(encoder.device, torch.bfloat16) if half else nullcontext():
+        yield
+
+
+def hidden_states(encoder: Encoder, given: torch.Tensor, **more) -> list[torch.Tensor]:
+    """All states, one per place: the library leaves out blocks that LayerDrop skipped."""
+    model = encoder.model
+    given = given.to(encoder.device)
+    more = {k: v if v is None else v.to(encoder.device) for k, v in more.items()}
+    if not model.training:
+        found = model(given, output_hidden_states=True, **more).hidden_states
+        return [state.float().cpu() for state in found]
+    seen: dict[int, tuple] = {}
+    hooks = [
+        block.register_forward_hook(lambda _, given, out, i=i: seen.update({i: (given[0], out)}))
+        for i, block in enumerate(blocks(model))
+    ]
+    try:
+        last = model(given, **more).last_hidden_state
+    finally:
+        for hook in hooks:
+            hook.remove()
+    states = [seen[min(seen)][0] if seen else last]
+    for i in range(len(hooks)):
+        out = seen[i][1] if i in seen else states[-1]
+        states.append(out[0] if isinstance(out, tuple) else out)
+    return [state.float().cpu() for state in states]
+
+
+def blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
+    """The blocks of an encoder, first to last."""
+    inner = model
+    while not hasattr(inner, "layers") and hasattr(inner, "encoder"):
+        inner = inner.encoder
+    return inner.layers if hasattr(inner, "layers") else inner.layer
+
+
+def needs_equal_lengths(encoder: Encoder) -> bool:
+    """Whether padding would leak: a group norm over time, or convolutions behind the front end."""
+    config = encoder.model.config
+    by_group = getattr(config, "feat_extract_norm", "layer") == "group"
+    return encoder.kind == "waveform" and (by_group or config.model_type in CONVOLVING)
