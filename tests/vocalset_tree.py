@@ -16,10 +16,6 @@ from saeutils.vocalset import DESIGN, VOWELS
 RATE = 44_100
 TEST = ("female2", "female8", "male3", "male5", "male10")
 SHORT = {"long_tones": "long"}
-# path in the set -> path the same sound has in a tidy tree; None: sound of its own
-RENAMED = {
-    "female2/arpeggios/vibrado": "female2/arpeggios/vibrato",
-}
 
 
 def tone(seed: int, seconds: float, hz: float) -> np.ndarray:
@@ -97,7 +93,7 @@ def all_singers() -> tuple[str, ...]:
 
 def build_tree(
     folder: Path, *, singers: tuple[str, ...] = all_singers(), seconds: float = 0.3,
-    every: int = 1,
+    vowels: str = "aeiou",
 ) -> Path:
     """Write ``folder/FULL`` and ``folder/__MACOSX``; returns `folder`.
 
@@ -109,22 +105,17 @@ def build_tree(
         A subset of the twenty.
     seconds
         Length of a clip; excerpts differ a little.
-    every
-        1 writes every vowel; 2 leaves out each second file of a technique, for speed.
+    vowels
+        Those to write, all or a few.
     """
-    made = 0
     for i, name in enumerate(tidy_names(singers)):
-        technique = name.split("/")[2]
-        if every > 1 and technique != "spoken" and i % every:
-            continue
         target = planted(name)
-        if target is None:
+        if target is None or name[-5] not in vowels + "n":
             continue
         path = folder / "FULL" / target
         path.parent.mkdir(parents=True, exist_ok=True)
         low = name.startswith("male")
         soundfile.write(path, tone(i, seconds * (1 + 0.1 * (i % 3)), 140 if low else 260), RATE)
-        made += 1
     for j, name in enumerate(extra_names(singers)):
         path = folder / "FULL" / name
         path.parent.mkdir(parents=True, exist_ok=True)
