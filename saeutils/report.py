@@ -208,7 +208,8 @@ def claim_sentences(
     Parameters
     ----------
     information, reading, effects
-        results/claim_information, claim_reading and interventions of all encoders.
+        results/claim_information, claim_reading and interventions of all encoders; without any
+        intervention (an empty table) claim 2b has no row.
     encoder, sparsity
         The primary cell; its layer stands in the tables.
 
@@ -239,14 +240,15 @@ def claim_sentences(
             f"{_plain(against)}), and {_direction(own)} than from an untrained dictionary "
             f"({_plain(own)})")
     rows.append(("claim2", two, verdict, text))
-    share = effects[(effects["encoder"] == encoder) & (effects["metric"] == "confirmed")]
-    share = share[share["sparsity"].isna() | (share["sparsity"] == sparsity)]
-    share = share.groupby("representation")["value"].mean()
-    verdict = f"{share['sae']:.0%} against {share['random']:.0%} and {share['raw']:.0%}"
-    text = (f"Of the five codes that a map names for a cause, an intervention confirms "
-            f"**{share['sae']:.0%}** for the SAE, {share['random']:.0%} for its untrained "
-            f"dictionary and {share['raw']:.0%} for raw states")
-    rows.append(("claim2b", two, verdict, text))
+    if len(effects):
+        share = effects[(effects["encoder"] == encoder) & (effects["metric"] == "confirmed")]
+        share = share[share["sparsity"].isna() | (share["sparsity"] == sparsity)]
+        share = share.groupby("representation")["value"].mean()
+        verdict = f"{share['sae']:.0%} against {share['random']:.0%} and {share['raw']:.0%}"
+        text = (f"Of the five codes that a map names for a cause, an intervention confirms "
+                f"**{share['sae']:.0%}** for the SAE, {share['random']:.0%} for its untrained "
+                f"dictionary and {share['raw']:.0%} for raw states")
+        rows.append(("claim2b", two, verdict, text))
     return pd.DataFrame([
         {"name": name, "layer": int(table["layer"].iloc[0]), "sparsity": sparsity,
          "n": int(table["n"].iloc[0]), "verdict": verdict,

@@ -190,7 +190,7 @@ class Stage:
         path = self.path(files.table_file(name))
         write = files.write_csv if path.suffix == ".csv" else files.write_parquet
         with files.atomic(path) as part:
-            write(table, part)
+            write(self._marked(table) if path.suffix == ".csv" else table, part)
         return self.keep(path)
 
     def write_arrays(self, name: str, arrays: dict[str, Any]) -> Path:
@@ -202,9 +202,13 @@ class Stage:
 
     def write_json(self, name: str, content: Any) -> Path:
         """Write plain values as JSON."""
-        path = self.path(f"{name}.json")
+        return self.write_text(f"{name}.json", json.dumps(content, indent=1) + "\n")
+
+    def write_text(self, name: str, text: str) -> Path:
+        """Write a text file; `name` has its ending."""
+        path = self.path(name)
         with files.atomic(path) as part:
-            part.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            part.write_text(text, encoding="utf-8")
         return self.keep(path)
 
     def save_figure(self, name: str, figure, table, alt: str) -> Path:
@@ -214,7 +218,7 @@ class Stage:
         """
         if not len(table):
             raise StageError(f"figure {name!r} has no table behind it")
-        for ending, write in (("csv", lambda part: files.write_csv(table, part)),
+        for ending, write in (("csv", lambda part: files.write_csv(self._marked(table), part)),
                               ("png", lambda part: figure.savefig(
                                   part, format="png", dpi=self.profile.figures.dpi,
                                   metadata={"Software": None}))):
@@ -224,6 +228,10 @@ class Stage:
             self.keep(path)
         self._gallery.append({"figure": name, "alt": " ".join(alt.split())})
         return path
+
+    def _marked(self, table):
+        note = getattr(getattr(self.profile, "data", None), "note", "")
+        return table.assign(data=note) if note else table  # a rehearsal says so in every table
 
     def gallery(self):
         """Table of the figures saved so far: figure, alt."""

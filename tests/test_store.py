@@ -118,3 +118,13 @@ def test_a_stage_says_what_it_wrote_and_can_end_before_its_notebook():
      "rehearsal: not a result")])
 def test_what_figures_say_of_their_data_follows_the_profile(settings, face):
     assert load_profile("demo", settings).data.face == face
+
+
+def test_tables_of_a_rehearsal_say_so():
+    import pandas as pd
+
+    plain = open_stage("01", "smoke").write_table("results/x", pd.DataFrame({"value": [1.0]}))
+    assert "data" not in pd.read_csv(plain)
+    stage = open_stage("01", "smoke", overrides={"data.note": "rehearsal: not a result"})
+    marked = stage.write_table("results/x", pd.DataFrame({"value": [1.0]}))
+    assert pd.read_csv(marked)["data"].tolist() == ["rehearsal: not a result"]
