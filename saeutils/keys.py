@@ -25,7 +25,7 @@ FORMAT = 1  # raise it when the files of the store change their form
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
 # telling rooms draw what a stage has computed without changing it.
 NOT_IN_KEYS = {"profiles", "store", "files", "inputs", "keys", "machine", "run", "publish", "plots",
-               "plots_evidence", "plots_report", "atlas"}
+               "plots_evidence", "plots_report", "plots_atlas"}
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,7 @@ STAGES = {
     "04": Stage("04_probing", ("probing",), ("01", "02", "03"), per_encoder=True),
     "05": Stage("05_disentanglement", ("maps",), ("01", "02", "03", "04"), per_encoder=True),
     "06": Stage("06_figures", ("figures",), ("01", "02", "03", "04", "05"), all_encoders=True),
+    "07": Stage("07_feature_atlas", ("atlas",), ("01", "02", "03", "04", "05"), per_encoder=True),
 }
 
 
@@ -237,6 +238,8 @@ def input_digests(number: str, encoder: str | None, loaded: Profile) -> dict[str
             return own
     if number in ("01", "06"):
         paths = sorted((ROOT / "data" / "reference").glob("*.csv"))
+    elif number == "07":  # the page's own HTML, CSS and script
+        paths = sorted(path for path in (ROOT / "saeutils" / "atlas_page").glob("page.*"))
     elif number == "02":
         local = "demo" if encoder == "untrained" else str(encoder)
         folder = ROOT / "data" / "encoders" / local

@@ -33,9 +33,10 @@ FLOORS = [
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
      "audit", "audit_maps", "audit_cases", "instrument", "refits", "claims", "nulls",
-     "material", "report_card"},
-    {"plots", "plots_evidence", "plots_report", "atlas", "publish", "run", "estimates",
-     "encoder_card", "exercise_judge", "exercises", "stick", "site"},
+     "material", "report_card", "atlas_latents", "atlas_evidence"},
+    {"plots", "plots_evidence", "plots_report", "plots_atlas", "atlas", "atlas_names",
+     "atlas_sound", "publish", "run", "estimates", "encoder_card", "exercise_judge", "exercises",
+     "stick", "site"},
 ]
 
 
@@ -104,7 +105,7 @@ def test_analysis_rooms_know_no_paths_profiles_or_plots():
 
 def test_only_plots_and_atlas_draw():
     for room, tree in rooms().items():
-        if room not in ("plots", "plots_evidence", "plots_report", "atlas"):
+        if room not in ("plots", "plots_evidence", "plots_report", "plots_atlas"):
             text = ast.unparse(tree)
             assert "matplotlib" not in text and "seaborn" not in text, room
 
