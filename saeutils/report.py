@@ -58,6 +58,51 @@ def cells(table: pd.DataFrame, *, metric: str, **conditions: object) -> pd.DataF
     return rows
 
 
+def holdings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
+    """Which cells each result table holds.
+
+    Parameters
+    ----------
+    tables
+        Result tables by name, with the columns encoder and representation, and where they have
+        them layer, protocol, sparsity, seed.
+
+    Returns
+    -------
+    DataFrame
+        Columns table, encoder, protocol, representation, layers, sparsities, seeds (as texts such
+        as "0-6" or "75, 95"), rows.
+
+    Examples
+    --------
+    >>> table = pd.DataFrame({"encoder": "demo", "representation": "sae", "layer": [1, 2, 3],
+    ...                       "sparsity": [75.0, 95.0, 95.0], "seed": 0, "protocol": "released"})
+    >>> holdings({"probing": table})[["layers", "sparsities", "seeds", "rows"]].values.tolist()
+    [['1-3', '75, 95', '0', 3]]
+    """
+    rows = []
+    for name, table in tables.items():
+        if not {"encoder", "representation"} <= set(table):
+            table = table.assign(representation="sae")  # contrasts: SAE against something
+        ids = ["encoder", *(["protocol"] if "protocol" in table else []), "representation"]
+        for key, part in table.groupby(ids, sort=False):
+            known = dict(zip(ids, key, strict=True))
+            texts = {plural: _numbers_of(part[column]) if column in part else ""
+                     for plural, column in (("layers", "layer"), ("sparsities", "sparsity"),
+                                            ("seeds", "seed"))}
+            rows.append({"table": name, "encoder": known["encoder"],
+                         "protocol": known.get("protocol", ""),
+                         "representation": known["representation"]} | texts | {"rows": len(part)})
+    return pd.DataFrame(rows)
+
+
+def _numbers_of(values: pd.Series) -> str:
+    numbers = sorted(set(values.dropna()) - {-1})
+    if len(numbers) > 2 and numbers == list(range(int(numbers[0]), int(numbers[-1]) + 1)):
+        return f"{numbers[0]:g}-{numbers[-1]:g}"
+    return ", ".join(f"{number:g}" for number in numbers)
+
+
 def published(digitised: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Published values of one metric in the columns of our tables.
 

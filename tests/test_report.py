@@ -96,3 +96,17 @@ def test_too_few_singers_decide_nothing():
     table = report.claim_sentences(*tables).set_index("name")
     assert "too few singers" in table.loc["claim1", "verdict"]
     assert "for lack of singers" in table.loc["claim2", "verdict"]
+
+
+def test_holdings_tell_bounded_tables_from_full_ones():
+    wide = pd.DataFrame([{"encoder": "demo", "representation": kind, "layer": layer, "seed": seed,
+                          "sparsity": s, "protocol": "corrected"}
+                         for kind, sparsities in (("sae", (75, 95)), ("raw", (np.nan,)))
+                         for layer in range(7) for seed in range(3) for s in sparsities])
+    narrow = wide[wide["layer"] == 4].drop(columns=["representation", "protocol"])
+    table = report.holdings({"wide": wide, "narrow": narrow}).set_index(["table", "representation"])
+    assert table.loc[("wide", "sae"), "layers"] == "0-6"
+    assert table.loc[("wide", "raw"), "sparsities"] == ""
+    assert table.loc[("narrow", "sae"), "layers"] == "4"
+    assert table["rows"].sum() == len(wide) + len(narrow)
+    assert report.holdings({}).empty

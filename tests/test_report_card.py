@@ -59,6 +59,20 @@ def test_a_missing_layer_is_not_compared_in_the_paper_s_profile():
     assert (mert["verdict"] == "not comparable: not measured in this run").all()
 
 
+def test_the_published_wavlm_is_held_against_the_one_with_the_same_fault():
+    ours = like_the_paper()
+    faulty = ours[ours["encoder"] == "wavlm"].assign(encoder="wavlm_as_released")
+    right = ours.assign(value=ours["value"].where(ours["encoder"] != "wavlm", 0.0))
+    primary = PRIMARY | {"wavlm_as_released": 1}
+    table = report_card.numbers(PUBLISHED, pd.concat([right, faulty]), primary)
+    wavlm = table[table["encoder"] == "wavlm"]
+    assert set(wavlm["our_encoder"]) == {"wavlm_as_released"}
+    assert set(wavlm["verdict"]) == {"agrees"}
+    shape = report_card.shapes(PUBLISHED, pd.concat([right, faulty]), primary)
+    assert "wavlm_as_released" in shape["our_encoder"].iloc[0].split()
+    assert "wavlm" not in shape["our_encoder"].iloc[0].split()
+
+
 def test_the_demo_s_numbers_stand_beside_and_are_never_judged():
     ours = like_the_paper().query("encoder == 'ast'").assign(encoder="demo")
     table = report_card.numbers(PUBLISHED, ours, {"demo": 6}, "synthetic singers")
