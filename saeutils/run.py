@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 
-from saeutils import keys
+from saeutils import estimates, keys
 from saeutils.files import atomic
 from saeutils.profiles import ROOT, available, load_profile
 
@@ -129,6 +129,8 @@ def run_chain(
     with _one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
         print(f"{len(steps) - len(todo)} of {len(steps)} stages are finished"
               + (f"; to do: {', '.join(todo)}" if todo else ""), flush=True)
+        if dry:
+            print(estimates.report(profile, overrides, cores), flush=True)
         if not todo:
             return 0
         start = time.monotonic()
@@ -136,6 +138,9 @@ def run_chain(
         seconds = time.monotonic() - start
         word = "done" if status == 0 else "stopped by an error, see above"
         if status == 0 and not dry:
+            loaded = load_profile(profile, overrides)
+            if loaded.sae.keep_saes == "best" and (gone := estimates.prune(steps, loaded)):
+                print(f"sae.keep_saes: best: {gone} dictionaries of other seeds removed")
             with atomic(run_root / "chain.json") as part:
                 part.write_text(json.dumps({"seconds": round(seconds), "ran": todo,
                                             "cores": cores or os.cpu_count()}) + "\n")
