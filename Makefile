@@ -1,6 +1,7 @@
 # make reproduce · make test · make lab: each sets up its own .venv first. `make help` lists all.
 PROFILE ?= demo
 RUN     ?=
+STICK   ?= stick
 CORES   ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
 VENV    := .venv
 READY   := $(VENV)/.ready
@@ -14,7 +15,7 @@ NAMED   := $(if $(RUN),--run-name $(RUN))
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce check test test-slow lab publish lint lock clean
+.PHONY: help reproduce check test test-slow lab publish site stick lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -58,6 +59,12 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
 	@$(PY) -m saeutils.publish all --profile $(PROFILE) $(NAMED)
+
+site: $(READY) ## the notebooks, figures and atlas as web pages in site/
+	@$(PY) -m saeutils.site --profile $(PROFILE) $(NAMED)
+
+stick: $(READY) ## a folder for a USB stick: wheels, repository, results, install scripts (STICK=folder)
+	@$(PY) -m saeutils.stick --target "$(STICK)" --profile $(PROFILE) $(NAMED) $(if $(WINDOWS),--windows)
 
 lint: $(READY) ## ruff
 	@$(PY) -m ruff check saeutils tests notebooks
