@@ -15,7 +15,7 @@ NAMED   := $(if $(RUN),--run-name $(RUN))
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce check test test-slow lab publish site stick lint lock clean
+.PHONY: help reproduce check test test-slow lab bench publish site stick lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,6 +56,10 @@ test-slow: $(READY) ## the slow tests
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb
+
+bench: $(READY) ## the benchmarks, on a quiet machine (about an hour; peers: see benchmarks/README)
+	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_lasso.py \
+	  bench_extraction.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
 	@$(PY) -m saeutils.publish all --profile $(PROFILE) $(NAMED)
