@@ -1,0 +1,87 @@
+"""The paper's profile, rehearsed: what it changes, and the whole way on stand-ins."""
+
+import os
+
+import nbformat
+import pandas as pd
+import pytest
+import rehearsal
+
+from saeutils import keys, run
+from saeutils.profiles import load_profile
+
+SIZES = {"sae.latents", "sae.epochs", "sae.corrected_epochs", "sae.sparsities", "sae.n_seeds",
+         "probing.epochs", "probing.concept_sparsities", "maps.null_draws",
+         "maps.curve_sparsities", "atlas.n_latents", "atlas.n_cut", "atlas.n_top",
+         "atlas.frame_clips", "atlas.frame_epochs"}
+PLACES = {"data.vocalset_dir", "extraction.hub_cache"}
+WORDS = {"name", "description", "data.note"}
+
+
+def flat(profile):
+    found = {}
+    for name, value in profile.model_dump().items():
+        if isinstance(value, dict) and name != "layers":
+            found |= {f"{name}.{key}": inner for key, inner in value.items()}
+        else:
+            found[name] = value
+    return found
+
+
+def test_the_rehearsal_changes_sizes_and_places_alone():
+    paper, practice = flat(load_profile("paper")), flat(load_profile("rehearsal"))
+    assert set(paper) == set(practice)
+    changed = {name for name in paper if paper[name] != practice[name]}
+    assert changed <= SIZES | PLACES | WORDS
+    assert PLACES | {"data.note"} <= changed
+    assert load_profile("rehearsal").data.face == "rehearsal: not a result"
+
+
+def test_the_paper_has_the_published_settings():
+    """Numbers of the paper's protocol: width, sparsities, epochs, batches, chosen layers."""
+    sae = load_profile("paper").sae
+    assert (sae.latents, sae.epochs, sae.batch_size) == (2048, 100, 16)
+    assert sae.sparsities == (75, 80, 85, 90, 95, 99)
+    assert sae.layers == {"ast": (6, 12), "hubert": (3, 12), "wavlm": (1, 12),
+                          "wavlm_as_released": (1, 12), "mert": (4, 7)}
+    probing = load_profile("paper").probing
+    assert (probing.epochs, probing.batch_size, probing.learning_rate) == (120, 32, 1e-3)
+    assert load_profile("paper").encoders == tuple(sae.layers)
+
+
+@pytest.mark.slow
+@pytest.mark.chain
+@pytest.mark.timeout(7200)
+def test_the_papers_profile_runs_through_on_stand_ins(tmp_path_factory, monkeypatch):
+    folder = tmp_path_factory.mktemp("rehearsal")
+    monkeypatch.setenv("SAEUTILS_DATA", str(folder / "data"))
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    rehearsal.build(folder / "vocalset", folder / "hub")
+    overrides = {"data.vocalset_dir": str(folder / "vocalset"),
+                 "extraction.hub_cache": str(folder / "hub")}
+    cores = min(2, os.cpu_count() or 1)
+    assert run.run_chain("rehearsal", "practice", overrides, cores=cores) == 0
+    steps = keys.chain("rehearsal", "practice", overrides)
+    assert all(step.marker.exists() for step in steps)
+    root = steps[0].run_root
+
+    clips = pd.read_parquet(root / "clips.parquet")
+    assert set(clips["technique"]) == {
+        "belt", "breathy", "inhaled", "lip_trill", "spoken", "straight", "trill", "trillo",
+        "vibrato", "vocal_fry"}
+    left_out = pd.read_parquet(root / "left_out.parquet")
+    for word in ("copy of", "uncut", "sung excerpt", "none of the ten", "system file",
+                 "design asks"):
+        assert left_out["reason"].str.contains(word).any(), word
+    pairs = pd.read_parquet(root / "matched_pairs.parquet")
+    assert set(pairs["clip_id_straight"]) <= set(clips["clip_id"])
+
+    for encoder in load_profile("rehearsal").encoders:
+        kept = list((root / encoder / "saes").glob("*/*/*/seed_*"))
+        assert len(kept) == 2 * 2 * 2, "one seed of each layer, protocol and sparsity stays"
+    gathered = pd.concat(pd.read_csv(path) for path in (root / "results").glob("*.csv")
+                         if "encoder" in pd.read_csv(path, nrows=1))
+    assert set(load_profile("rehearsal").encoders) <= set(gathered["encoder"].dropna())
+    assert list(root.glob("results/*report_card*"))
+    book = nbformat.read(root / "notebooks" / "06_figures.ipynb", as_version=4)
+    assert "rehearsal: not a result" in nbformat.writes(book)
