@@ -132,9 +132,18 @@ def cut(content: dict[str, Any], n_latents: int) -> dict[str, Any]:
     latents = content["latents"][:n_latents]
     used = {item["clip"] for latent in latents
             for item in latent["clips"] + list(latent.get("pair", {}).get("both", []))}
-    meta = content["meta"] | {"cut_of": len(content["latents"])}
+    meta = content["meta"] | {"cut_of": content["meta"].get("cut_of", len(content["latents"]))}
     return {"meta": meta, "latents": latents,
             "clips": {name: clip for name, clip in content["clips"].items() if name in used}}
+
+
+def fitting(content: dict[str, Any], limit_mb: float) -> dict[str, Any]:
+    """The page as it is, or with its first latents only: as many as fit into `limit_mb`."""
+    room = limit_mb * 1e6 - 1e5  # the script, the style, and a little air
+    n = len(content["latents"])
+    while n > 1 and len(embedded(cut(content, n)).encode()) > room:
+        n -= max(1, n // 12)
+    return content if n == len(content["latents"]) else cut(content, n)
 
 
 def page(content: dict[str, Any]) -> str:

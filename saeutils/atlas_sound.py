@@ -22,7 +22,7 @@ MEL_RANGE_DB = 65.0
 
 
 def frame_states(
-    encoder, waves: Sequence[np.ndarray], layer: int, batch_size: int = 8
+    encoder, waves: Sequence[np.ndarray], layer: int, batch_size: int = 8, piece_s: float = 0.0
 ) -> list[np.ndarray]:
     """States of one layer frame by frame, one float32 array [T, D] per waveform.
 
@@ -34,6 +34,9 @@ def frame_states(
         Waveforms at the encoder's sampling rate.
     layer
         Number of the state.
+    piece_s
+        Longer waveforms are cut into pieces of so many seconds, as in stage 02; 0: the encoder's
+        own window.
 
     Raises
     ------
@@ -42,16 +45,20 @@ def frame_states(
     """
     from saeutils.activations import plan_batches
     from saeutils.encoders import needs_equal_lengths, states
+    from saeutils.encoders_inputs import cut
 
     if not 0 <= layer <= encoder.n_layers:
         raise ValueError(f"unknown layer {layer}: {encoder.name} has 0..{encoder.n_layers}")
-    found: list[np.ndarray] = [np.empty(0)] * len(waves)
-    equal = needs_equal_lengths(encoder)
-    for rows in plan_batches([len(wave) for wave in waves], batch_size, equal=equal):
-        batch, frames = states(encoder, [waves[row] for row in rows], encoder.sampling_rate)
+    pieces = [(i, piece) for i, wave in enumerate(waves) for piece in cut(encoder, wave, piece_s)]
+    found: list[np.ndarray] = [np.empty(0)] * len(pieces)
+    lengths = [len(piece) for _, piece in pieces]
+    for rows in plan_batches(lengths, batch_size, equal=needs_equal_lengths(encoder)):
+        batch, frames = states(encoder, [pieces[row][1] for row in rows], encoder.sampling_rate)
         for row, state, n in zip(rows, batch, frames, strict=True):
-            found[row] = state[layer, :n].numpy().astype(np.float32)
-    return found
+            found[row] = state[layer, :n].float().cpu().numpy()
+    owners = np.array([i for i, _ in pieces])
+    return [np.concatenate([found[p] for p in np.flatnonzero(owners == i)])
+            for i in range(len(waves))]
 
 
 def before_topk(sae: SparseAutoencoder, acts_ND: np.ndarray) -> np.ndarray:

@@ -21,6 +21,7 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    model_validator,
 )
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -206,6 +207,7 @@ class Atlas(Section):
     n_latents: Positive = Field(40, description="latents on the page")
     n_cut: Positive = Field(12, description="latents of the small page that is published")
     n_top: Annotated[int, Field(ge=1, le=12)] = Field(6, description="clips that excite it most")
+    clip_seconds: float = Field(10.0, gt=0, description="a clip's first seconds on the page")
     frame_sae: bool = Field(True, description="also train a dictionary of single frames")
     frame_clips: Positive = Field(100, description="training clips whose frames it sees")
     frame_epochs: Positive = 4
@@ -233,6 +235,13 @@ class Profile(Section):
     maps: Maps = Field(default_factory=Maps)
     figures: Figures = Field(default_factory=Figures)
     atlas: Atlas = Field(default_factory=Atlas)
+
+    @model_validator(mode="after")
+    def _one_encoder_for_own_states(self) -> Profile:
+        if self.extraction.activations and len(self.encoders) != 1:
+            raise ValueError("extraction.activations holds the states of one encoder: let encoders "
+                             f"name one, not {', '.join(self.encoders)}")
+        return self
 
 
 SECTIONS = tuple(

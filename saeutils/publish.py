@@ -111,12 +111,15 @@ def publish(steps: Sequence[keys.Step]) -> None:
     target = ROOT / "figures" / profile
     shutil.rmtree(target, ignore_errors=True)
     target.mkdir(parents=True)
-    for path in sorted((run_root / "figures").glob("*")):
+    for path in sorted((run_root / "figures").glob("[!.]*")):  # no half-written file
         shutil.copyfile(path, target / path.name)
     for path in sorted((run_root / "results").glob("*.csv")):
         if path.name in ("headline.csv", "claims.csv", "report_card.csv", "audit.csv"):
             shutil.copyfile(path, target / path.name)
     first = steps[0].encoder or next(step.encoder for step in steps if step.encoder)
+    small_atlas = run_root / first / "atlas" / "cut.html"
+    if small_atlas.is_file():
+        shutil.copyfile(small_atlas, target / "atlas.html")
     for step in steps:
         if step.encoder in (None, first):
             name = step.notebook.stem + (f"_{step.encoder}" if step.encoder else "")
