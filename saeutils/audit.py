@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from saeutils.protocol import ENTRIES, find_entry
+from saeutils.protocol import ENTRIES, PRIMARY_SPARSITY, find_entry
 from saeutils.statistics import t_interval
 
 SMALLEST, HERE = "smallest case", "demo"
@@ -130,8 +130,8 @@ def forest_rows(audit: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     audit
-        Columns of `audit_row`; of several quantities of an entry the one with the strongest
-        verdict is taken, at equal verdict the first.
+        Columns of `audit_row`; where there is a column ``sparsity``, its primary rows. Of several
+        quantities of an entry the one with the strongest verdict is taken, then the first.
 
     Returns
     -------
@@ -140,7 +140,7 @@ def forest_rows(audit: pd.DataFrame) -> pd.DataFrame:
         the difference over the larger of the two settings' absolute values, so from -2 to 2. Below
         -1 the sign turns. Ordered by verdict, then by size of the effect.
     """
-    table = audit[audit["verdict"] != "not measured"].copy()
+    table = _primary(audit[audit["verdict"] != "not measured"]).copy()
     table["rank"] = table["verdict"].map({name: i for i, name in enumerate(VERDICTS)})
     keys = table.groupby(["entry", "quantity"], sort=False)["rank"].min().reset_index()
     best = keys.sort_values("rank", kind="stable").drop_duplicates("entry")
@@ -158,10 +158,15 @@ def forest_rows(audit: pd.DataFrame) -> pd.DataFrame:
 def audit_sentence(audit: pd.DataFrame) -> str:
     """Which entries have which verdict, in Markdown: strongest of its rows for each entry."""
     rank = {name: i for i, name in enumerate(VERDICTS)}
+    audit = _primary(audit)
     best = audit.assign(rank=audit["verdict"].map(rank)).groupby("entry")["rank"].min()
     parts = [f"**{name}**: {', '.join(best.index[best == rank[name]])}"
              for name in VERDICTS if (best == rank[name]).any()]
     return "; ".join(parts) + "."
+
+
+def _primary(audit: pd.DataFrame) -> pd.DataFrame:
+    return audit[audit["sparsity"] == PRIMARY_SPARSITY] if "sparsity" in audit else audit
 
 
 def seed_values(table: pd.DataFrame, **where: object) -> np.ndarray:

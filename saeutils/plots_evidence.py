@@ -1,4 +1,4 @@
-"""Figures of the evidence: k-curves, the claim figure, responses to interventions, the audit.
+"""Figures of the evidence: k-curves, both claims, responses, instrument check, the audit.
 
 Each takes a tidy table and returns a Figure, in the style of `saeutils.plots`.
 """
@@ -117,32 +117,76 @@ def response_curve(table: pd.DataFrame, *, x: str, note: str | None = None) -> F
     return figure
 
 
-def forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
-    """Effect of each audit switch on the number it moves, largest first.
+def instrument_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
+    """What attributes answer to: rank correlation of each (row) with each known cause (column).
 
     Parameters
     ----------
     table
-        Columns label, end (released or corrected: from which end the switch was turned), value
-        (relative effect), ci_low, ci_high, changes (bool: changes a conclusion).
+        Index: labels of attributes; columns: causes; values from -1 to 1, written into the cells
+        where they are at least .3 in size.
     """
-    labels = list(dict.fromkeys(table["label"]))
-    figure, axes = new_figure(width=7.6, height=0.27 * len(labels) + 1.5, note=note)
+    figure, axes = new_figure(width=8.6, height=0.3 * len(table) + 1.7, note=note)
     axis = axes[0, 0]
-    looks = {"released": ("#D55E00", "s", 0.14), "corrected": ("#0072B2", "o", -0.14)}
-    for end, (color, marker, shift) in looks.items():
-        part = table[table["end"] == end]
-        y = np.array([len(labels) - 1 - labels.index(name) for name in part["label"]]) + shift
-        axis.hlines(y, part["ci_low"], part["ci_high"], color=color, linewidth=1.2)
-        axis.scatter(part["value"], y, color=color, marker=marker, s=26, zorder=3,
-                     label=f"turned from {end}")
-    bold = set(table.loc[table["changes"].astype(bool), "label"])
-    axis.set_yticks(range(len(labels)), labels[::-1], fontsize=8.5)
-    for text in axis.get_yticklabels():
-        text.set_fontweight("bold" if text.get_text() in bold else "normal")
-    axis.axvline(0, color=GREY, linewidth=0.8)
-    axis.set(xlabel="corrected minus released (in the unit of the number moved)")
-    _legend(figure, axis, columns=2)
+    image = axis.imshow(table, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto",
+                        interpolation="nearest")
+    values = table.to_numpy(dtype=float)
+    for row, column in np.argwhere(np.abs(values) >= 0.3):
+        axis.text(column, row, f"{values[row, column]:+.1f}".replace("0.", "."), ha="center",
+                  va="center", fontsize=8, color="white" if abs(values[row, column]) > 0.6
+                  else "black")
+    axis.set_xticks(range(table.shape[1]), list(table.columns), rotation=40, ha="right", fontsize=9)
+    axis.set_yticks(range(len(table)), list(table.index), fontsize=9)
+    axis.grid(False)
+    figure.colorbar(image, ax=axis, label="rank correlation", pad=0.015)
+    return figure
+
+
+VERDICT_COLORS = {"changes a conclusion": "#D55E00", "moves a number": "#0072B2",
+                  "shown on the smallest case": "#009E73"}
+
+
+def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
+    """The audit at one look: effect of each switch, one line per entry, grouped by verdict.
+
+    Parameters
+    ----------
+    table
+        From `saeutils.audit.forest_rows`: entry, label, end (released, corrected or both: where
+        the switch was turned from), verdict, value (change as a share of the larger setting, -2 to
+        2), ci_low, ci_high; in the order of lines.
+    """
+    order = table.drop_duplicates("entry")
+    groups = order["verdict"].ne(order["verdict"].shift()).cumsum() - 1
+    # a free line above each group carries its name
+    place = dict(zip(order["entry"], np.arange(len(order)) + 1.25 * (groups + 1), strict=True))
+    depth = max(place.values()) + 1
+    figure, axes = new_figure(width=8.0, height=0.205 * depth + 1.3, note=note)
+    axis = axes[0, 0]
+    looks = {"released": ("s", -0.16), "corrected": ("o", 0.16), "both": ("D", 0.0)}
+    for row in table.itertuples():
+        marker, away = looks[row.end]
+        color = VERDICT_COLORS.get(row.verdict, GREY)
+        y = place[row.entry] + away
+        low, high = (np.clip(v, -2.15, 2.15) for v in (row.ci_low, row.ci_high))
+        axis.hlines(y, low, high, color=color, linewidth=1.3, alpha=0.7)
+        axis.plot(row.value, y, marker=marker, color=color, markersize=5.5, linestyle="none",
+                  markerfacecolor="white" if row.end == "corrected" else color)
+    for name, part in order.groupby("verdict", sort=False):
+        axis.text(-2.15, place[part["entry"].iloc[0]] - 0.95, name, fontsize=10,
+                  fontweight="bold", color=VERDICT_COLORS.get(name, GREY), va="center")
+    axis.axvline(0, color=GREY, linewidth=1)
+    axis.axvline(-1, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
+    axis.set_yticks([place[name] for name in order["entry"]], order["label"], fontsize=9.5)
+    axis.set(xlim=(-2.2, 2.2), ylim=(depth - 0.3, 0), xlabel="corrected minus released, as a share "
+             "of the larger of the two (left of -1 the sign turns)")
+    axis.grid(axis="y", visible=False)
+    for end, text in (("released", "turned from the released end"),
+                      ("corrected", "turned from the corrected end"),
+                      ("both", "other switches do not matter")):
+        axis.plot([], [], marker=looks[end][0], color="black", linestyle="none",
+                  markerfacecolor="white" if end == "corrected" else "black", label=text)
+    _legend(figure, axis, columns=3)
     return figure
 
 

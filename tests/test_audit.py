@@ -84,6 +84,13 @@ def test_forest_takes_one_quantity_per_entry_and_a_common_scale(audit):
     assert table["value"].between(-2, 2).all() and table["value"].iloc[-1] == 0
 
 
+def test_only_the_primary_sparsity_is_drawn_and_told(audit):
+    more = audit[audit["entry"] == "A05"].assign(verdict="undecided", difference=9.0, sparsity=75)
+    both = pd.concat([audit.assign(sparsity=95), more])
+    assert len(forest_rows(both)) == len(forest_rows(audit))
+    assert audit_sentence(both) == audit_sentence(audit)
+
+
 def test_the_sentence_names_each_entry_once(audit):
     text = audit_sentence(audit)
     assert "**changes a conclusion**: A24" in text and "**no effect here**: A14" in text

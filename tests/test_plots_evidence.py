@@ -33,7 +33,15 @@ def test_rows_of_matrix_and_forest_keep_their_order():
                            "value": [1.0, 0.0, 0.2, 0.8], "confirmed": [True, False] * 2})
     figure = plots_evidence.response_matrix(matrix)
     assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["b", "a"]
-    table = pd.DataFrame({"label": ["A01", "A01", "A02"], "end": ["released", "corrected"] * 1
-                          + ["released"], "value": [0.5, 0.4, 0.1], "ci_low": np.nan,
-                          "ci_high": np.nan, "changes": [True, True, False]})
-    assert labels(plots_evidence.forest(table)) == {"A01", "A02"}
+    table = pd.DataFrame({
+        "entry": ["A01", "A01", "A02"], "label": ["A01 r", "A01 r", "A02 w"],
+        "end": ["released", "corrected", "both"], "value": [0.5, 0.4, 0.1], "ci_low": np.nan,
+        "ci_high": np.nan, "verdict": ["changes a conclusion"] * 2 + ["moves a number"]})
+    figure = plots_evidence.audit_forest(table)
+    assert [t.get_text() for t in figure.axes[0].get_yticklabels()] == ["A01 r", "A02 w"]
+    names = [text.get_text() for text in figure.axes[0].texts]
+    assert names == ["changes a conclusion", "moves a number"]
+    checked = pd.DataFrame([[0.9, -0.1]], index=["HNR"], columns=["tonic_st", "tilt_db"])
+    figure = plots_evidence.instrument_matrix(checked)
+    assert labels(figure) >= {"HNR"}
+    assert [text.get_text() for text in figure.axes[0].texts] == ["+.9"]
