@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,7 +59,9 @@ def resample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
         return convert(torch.from_numpy(wave), from_hz, to_hz).numpy()
 
 
-def plan_batches(lengths: Sequence[int], batch_size: int, equal: bool = False) -> list[list[int]]:
+def plan_batches(
+    lengths: Sequence[int], batch_size: int, equal: bool = False, limit: float = np.inf
+) -> list[list[int]]:
     """Rows of each batch: sorted by length (ties by row), cut into runs of `batch_size`.
 
     Parameters
@@ -67,6 +70,8 @@ def plan_batches(lengths: Sequence[int], batch_size: int, equal: bool = False) -
         Samples per clip.
     equal : bool
         Let no batch mix lengths.
+    limit : float
+        Samples of a batch, padding counted, at most; a longer clip goes alone.
 
     Raises
     ------
@@ -84,8 +89,8 @@ def plan_batches(lengths: Sequence[int], batch_size: int, equal: bool = False) -
     batches: list[list[int]] = []
     for row in order:
         last = batches[-1] if batches else []
-        fits = bool(last) and len(last) < batch_size
-        if fits and not (equal and lengths[last[0]] != lengths[row]):
+        fits = len(last) + 1 <= batch_size and (len(last) + 1) * lengths[row] <= limit
+        if last and fits and not (equal and lengths[last[0]] != lengths[row]):
             last.append(row)
         else:
             batches.append([row])
@@ -94,8 +99,9 @@ def plan_batches(lengths: Sequence[int], batch_size: int, equal: bool = False) -
 
 def extract(
     encoder: Encoder, paths: Sequence[Path], poolings: Sequence[str] = ("masked", "released"), *,
-    batch_size: int = 16, window_s: float = 5.0, workers: int = 1,
-    cached: Callable | None = None, name: str = "states", progress: bool = False,
+    batch_size: int = 16, window_s: float = 5.0, piece_s: float = 0.0,
+    batch_s: float = np.inf, workers: int = 1, cached: Callable | None = None,
+    name: str = "states", progress: bool = False,
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Time-averaged states of sound files, rows in the order of `paths`.
 
@@ -108,6 +114,10 @@ def extract(
         See `encoders.pooled`.
     batch_size, window_s : int, float
         Clips per forward pass; seconds of the released window.
+    piece_s : float
+        Longer clips are cut into pieces of these seconds (masked rule); see `encoders.pooled`.
+    batch_s : float
+        Seconds of sound in one batch, at most.
     workers : int
         Threads of one core each; the result does not depend on it.
     cached : callable, optional
@@ -136,8 +146,8 @@ def extract(
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{len(missing)} sound files are missing, first {missing[0]}")
-    frames = [soundfile.info(path).frames for path in paths]
-    batches = plan_batches(frames, batch_size, equal=needs_equal_lengths(encoder))
+    lengths, rate = _lengths([soundfile.info(path) for path in paths], encoder.sampling_rate)
+    batches = plan_batches(lengths, batch_size, needs_equal_lengths(encoder), batch_s * rate)
     shards = [batches[i : i + BATCHES_PER_SHARD] for i in range(0, len(batches), BATCHES_PER_SHARD)]
     shape = (len(paths), encoder.n_layers + 1, encoder.width)
     out = {pooling: np.full(shape, np.nan, np.float32) for pooling in poolings}
@@ -147,12 +157,14 @@ def extract(
 
             def compute(shard=shard):
                 jobs = [[paths[row] for row in batch] for batch in shard]
-                done = list(pool.map(lambda job: _batch(encoder, job, poolings, window_s), jobs))
+                states = partial(_batch, encoder, poolings, window_s, piece_s)
+                done = list(pool.map(states, jobs))
                 return {p: np.concatenate([part[p] for part in done]) for p in poolings}
 
             rows = [row for batch in shard for row in batch]
             parts = {
                 "encoder": encoder.fingerprint, "poolings": list(poolings), "window_s": window_s,
+                "piece_s": piece_s, "computed": [encoder.device, encoder.precision],
                 "rows": [[file_digest(paths[row]) for row in batch] for batch in shard],
             }  # fmt: skip
             result = cached(f"{name}_{number:03d}", parts, compute) if cached else compute()
@@ -163,13 +175,23 @@ def extract(
     return out
 
 
+def _lengths(infos: list, rate: int) -> tuple[list[int], int]:
+    """Lengths in samples of one common rate, and that rate: the files' own, or the encoder's."""
+    rates = {info.samplerate for info in infos}
+    if len(rates) == 1:
+        return [info.frames for info in infos], rates.pop()
+    return [-(-info.frames * rate // info.samplerate) for info in infos], rate
+
+
 def _one_thread() -> None:
     import torch
 
     torch.set_num_threads(1)
 
 
-def _batch(encoder: Encoder, paths: list[Path], poolings: Sequence[str], window_s: float) -> dict:
+def _batch(
+    encoder: Encoder, poolings: Sequence[str], window_s: float, piece_s: float, paths: list[Path]
+) -> dict:
     from saeutils.encoders import pooled
 
     rate = encoder.sampling_rate
@@ -177,7 +199,7 @@ def _batch(encoder: Encoder, paths: list[Path], poolings: Sequence[str], window_
     silent = [path.name for path, wave in zip(paths, waves, strict=True) if not np.any(wave)]
     if silent:
         raise ValueError(f"{', '.join(silent)} silent throughout: leave out of the clip table")
-    return {p: pooled(encoder, waves, rate, p, window_s) for p in poolings}
+    return {p: pooled(encoder, waves, rate, p, window_s, piece_s=piece_s) for p in poolings}
 
 
 def participation_ratio(acts_ND: np.ndarray) -> float:

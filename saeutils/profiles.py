@@ -382,7 +382,7 @@ def _explain(name: str, error: ValidationError) -> str:
             lines.append(f"unknown key {key!r}: {hint}{where} has {', '.join(known)}")
         else:
             what = item["msg"].removeprefix("Value error, ")
-            lines.append(f"{key} = {item.get('input')!r:.80}: {what}")
+            lines.append(f"{key} = {item.get('input')!r:.80}: {what}" if key else what)
     return f"profile {name}: " + "; ".join(lines)
 
 

@@ -139,3 +139,26 @@ def test_statistics_table_by_hand():
     acts[0, 0, 0] = np.nan
     with pytest.raises(ValueError, match="NaN"):
         activations.encoder_statistics(acts, "toy")
+
+
+def test_batches_hold_at_most_so_many_seconds(sounds, twin):
+    """By hand: of lengths 1 to 4, no batch may hold more than 6 samples with its padding."""
+    assert activations.plan_batches([4, 1, 3, 2, 9], 8, limit=6) == [[1, 3], [2], [0], [4]]
+    whole = activations.extract(twin, sounds, ("masked",))["masked"]
+    short = activations.extract(twin, sounds, ("masked",), batch_s=1.0)["masked"]
+    assert np.abs(whole - short).max() < 2e-5
+
+
+def test_files_of_several_rates_share_an_encoder_that_wants_equal_lengths(tmp_path):
+    import stand_ins
+
+    cache = stand_ins.build(tmp_path / "hub", ["hubert"])
+    paths = []
+    for i, (rate, n) in enumerate([(44100, 44100), (22050, 44100), (22050, 22050)]):
+        paths.append(tmp_path / f"{i}.wav")
+        soundfile.write(paths[-1], 0.1 * np.random.default_rng(i).standard_normal(n), rate)
+    encoder = load_encoder("hubert", hub_cache=str(cache))
+    got = activations.extract(encoder, paths, ("masked",))["masked"]
+    for path, states in zip(paths, got, strict=True):
+        alone = activations.extract(encoder, [path], ("masked",))["masked"][0]
+        assert np.abs(states - alone).max() < 2e-5
