@@ -33,7 +33,7 @@ FLOORS = [
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
      "audit", "audit_maps", "audit_cases", "instrument", "refits", "claims", "nulls",
-     "material", "report_card", "atlas_latents", "atlas_evidence"},
+     "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
     {"plots", "plots_evidence", "plots_report", "plots_atlas", "atlas", "atlas_names",
      "atlas_sound", "publish", "run", "estimates", "encoder_card", "exercise_judge", "exercises",
      "stick", "site"},
