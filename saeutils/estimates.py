@@ -133,6 +133,14 @@ def costs(profile: Profile, gflops: float = REFERENCE_GFLOPS) -> list[Cost]:
     return [*found, Cost("06", figures * slow, 0.02, 1.0, "tables and figures")]
 
 
+def costs_or_none(profile: Profile) -> list[Cost]:
+    """As `costs`, of the measured core; none where a profile has no clips to count."""
+    try:
+        return costs(profile)
+    except (ValueError, OSError):
+        return []
+
+
 def _data(profile: Profile, clips: Clips, slow: float) -> Cost:
     data, hours = profile.data, clips.hours
     seconds, disk = KERNEL_S * slow, 0.0
@@ -200,6 +208,15 @@ def _encoder(
                          KERNEL_GB + 0.3 + 12 * clips.n * latents * 8 / 1e9,
                          f"{cells} cells x {clips.n:,} clips x {latents:,} latents at "
                          f"{share * latents / 768:.1e} s"))
+    shown = profile.atlas.encoders
+    if not shown or name in shown:
+        sound = profile.atlas.frame_clips * clips.seconds
+        atlas = sound * GFLOP_PER_SECOND.get(name, 26.0) / gflops
+        more.append(Cost(f"07_{name}", (2 * KERNEL_S * slow + atlas) / 60, 0.03, KERNEL_GB + 0.8,
+                         f"{profile.atlas.n_latents} latents, frames of "
+                         f"{profile.atlas.frame_clips} clips"))
+    else:
+        more.append(Cost(f"07_{name}", KERNEL_S * slow / 60, 0.0, KERNEL_GB, "no atlas asked for"))
     return [two, three, *more]
 
 
@@ -251,7 +268,8 @@ def report(
         gpu = work * speed / (GPU_TFLOPS * 1000)
         lines.append(f"  with one GPU (extraction.device: cuda, {GPU_TFLOPS:.0f} TFLOP/s assumed): "
                      f"{work:.0f} min of stage 02 become {gpu:.1f}; all then takes "
-                     f"{_spoken((minutes - work + gpu) / (1 + CORE_SHARE * (cores - 1)))}")
+                     f"{_spoken((minutes - work + gpu) / (1 + CORE_SHARE * (cores - 1)))}, beside "
+                     f"16 cores {_spoken((minutes - work + gpu) / (1 + CORE_SHARE * 15))}")
     lines.append("  every stage is resumable: a run that is killed goes on where it stopped")
     return "\n".join(lines)
 

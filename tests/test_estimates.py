@@ -44,8 +44,7 @@ def test_costs_follow_their_causes():
 
 def test_every_stage_of_the_chain_has_a_line():
     for profile in ("demo", "smoke", "paper"):
-        wanted = [step.label for step in keys.chain(profile) if step.number in
-                  ("01", "02", "03", "04", "05", "06")]
+        wanted = [step.label for step in keys.chain(profile) if step.number != "00"]
         assert sorted(row.stage for row in estimates.costs(load_profile(profile))) == sorted(wanted)
 
 
