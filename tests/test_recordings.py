@@ -13,7 +13,7 @@ from vocalset_tree import build_tree, tone
 from saeutils import labels, recordings, vocalset
 from saeutils.datasets import CLIP_COLUMNS
 from saeutils.inputs import material_digests
-from saeutils.profiles import Data
+from saeutils.profiles import PROFILE_FOLDER, Data, load_profile
 
 
 def compute(_name, _parts, function):
@@ -316,3 +316,14 @@ def test_a_download_has_the_published_checksum_and_a_copy_its_listing(tmp_path):
     assert material_digests(Data(**keys)) != first
     assert material_digests(Data(source="vocalset", vocalset_dir=str(tmp_path / "no"))) == {
         "VocalSet, own copy": "missing"}
+
+
+def test_the_example_profile_is_ten_lines_and_reads_a_folder(own):
+    path = PROFILE_FOLDER / "own_audio.example.yaml"
+    lines = [line for line in path.read_text(encoding="utf-8").splitlines()
+             if line.strip() and not line.startswith("#")]
+    assert len(lines) <= 10
+    example = load_profile("own_audio.example", {"data.audio_dir": own["audio_dir"],
+                                                 "data.labels": own["labels"]})
+    assert example.name == "own_audio" and example.data.face == "own audio"
+    assert len(recordings.gather(example.data, seed=0, cached=compute).clips) == 12

@@ -6,6 +6,8 @@ import nbformat
 import pandas as pd
 import pytest
 import rehearsal
+import soundfile
+from vocalset_tree import tone
 
 from saeutils import keys, run
 from saeutils.profiles import load_profile
@@ -85,3 +87,29 @@ def test_the_papers_profile_runs_through_on_stand_ins(tmp_path_factory, monkeypa
     assert list(root.glob("results/*report_card*"))
     book = nbformat.read(root / "notebooks" / "06_figures.ipynb", as_version=4)
     assert "rehearsal: not a result" in nbformat.writes(book)
+
+
+@pytest.mark.slow
+@pytest.mark.chain
+@pytest.mark.timeout(3600)
+def test_the_own_audio_example_runs_through(tmp_path_factory, monkeypatch):
+    """Six speakers, three moods, four formats: the README's example on audio of its shape."""
+    folder = tmp_path_factory.mktemp("own")
+    monkeypatch.setenv("SAEUTILS_DATA", str(folder / "data"))
+    (folder / "audio").mkdir()
+    rows = ["path,label,group"]
+    for k, (speaker, mood, take) in enumerate(
+            (s, m, t) for s in range(6) for m in ("calm", "angry", "sad") for t in range(4)):
+        name = f"s{speaker}_{mood}_{take}.{('wav', 'flac', 'mp3', 'ogg')[k % 4]}"
+        wave = tone(k, 0.8, 150 + 20 * speaker)
+        soundfile.write(folder / "audio" / name, wave, (44_100, 16_000, 22_050)[k % 3])
+        rows.append(f"{name},{mood},s{speaker}")
+    (folder / "labels.csv").write_text("\n".join(rows) + "\n")
+    overrides = {"data.audio_dir": str(folder / "audio"), "data.labels": str(folder / "labels.csv"),
+                 "encoders": ["demo"], "sae.sparsities": [75, 95], "sae.n_seeds": 1,
+                 "sae.layers": {"demo": [0, 3]}, "atlas.n_latents": 6, "atlas.frame_clips": 12}
+    assert run.run_chain("own_audio.example", "mine", overrides, cores=2) == 0
+    steps = keys.chain("own_audio.example", "mine", overrides)
+    assert all(step.marker.exists() for step in steps)
+    book = nbformat.read(steps[0].run_root / "notebooks" / "06_figures.ipynb", as_version=4)
+    assert "own audio" in nbformat.writes(book)
