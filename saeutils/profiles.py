@@ -24,6 +24,8 @@ from pydantic import (
     model_validator,
 )
 
+from saeutils.protocol import PRIMARY_SPARSITY
+
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE_FOLDER = ROOT / "profiles"
 
@@ -290,9 +292,17 @@ def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
     for key, value in (overrides or {}).items():
         _set_dotted(content, str(key), value)
     try:
-        return Profile.model_validate(content)
+        profile = Profile.model_validate(content)
     except ValidationError as error:
         raise ValueError(_explain(name, error)) from None
+    for key, wanted in (("the primary cell of the claims", (PRIMARY_SPARSITY,)),
+                        ("probing.concept_sparsities", profile.probing.concept_sparsities),
+                        ("maps.curve_sparsities", profile.maps.curve_sparsities)):
+        missing = sorted(set(wanted) - set(profile.sae.sparsities))
+        if missing:
+            raise ValueError(f"profile {str(name)[:200]}: sae.sparsities lacks {missing[0]:g}, "
+                             f"which {key} needs: add it, or take it out there")
+    return profile
 
 
 def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:

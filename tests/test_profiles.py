@@ -30,6 +30,8 @@ def test_overrides_change_one_key_only():
     ("demo", {"sae.sparsities": [-5]}, ["sae.sparsities.0 = -5", "greater than 0"]),
     ("demo", {"sae.n_seeds": 0}, ["sae.n_seeds = 0"]),
     ("demo", {"sae.n_seeds": "many"}, ["sae.n_seeds = 'many'", "integer"]),
+    ("demo", {"sae.sparsities": [75, 90]}, ["sae.sparsities lacks 95", "primary cell"]),
+    ("demo", {"sae.sparsities": [95]}, ["lacks 75", "probing.concept_sparsities"]),
     ("demo", {"nothing.here": 1}, ["unknown key 'nothing'"]),
     ("demo", {"seed.x": 1}, ["'seed' holds a value"]),
 ])
