@@ -114,7 +114,8 @@ def publish(steps: Sequence[keys.Step]) -> None:
     for path in sorted((run_root / "figures").glob("[!.]*")):  # no half-written file
         shutil.copyfile(path, target / path.name)
     for path in sorted((run_root / "results").glob("*.csv")):
-        if path.name in ("headline.csv", "claims.csv", "report_card.csv", "audit.csv"):
+        if path.name in ("headline.csv", "claims.csv", "report_card.csv", "audit.csv",
+                         "cells.csv"):
             shutil.copyfile(path, target / path.name)
     first = steps[0].encoder or next(step.encoder for step in steps if step.encoder)
     small_atlas = run_root / first / "atlas" / "cut.html"
@@ -247,6 +248,9 @@ def gallery(table: Path, profile: str) -> str:
              "Rendered by `make publish` from the last published run. Hollow markers are published "
              "values: VocalSet, four real encoders. All else was measured on synthetic singers "
              "with the demo encoder. Each figure is drawn from the CSV file beside it.", ""]
+    if (table.parent.parent / "figures" / "report_card.md").is_file():
+        lines += [f"Every published value beside ours: [report card]({profile}/report_card.md). "
+                  f"Which cells each table holds: [cells.csv]({profile}/cells.csv).", ""]
     for row in pd.read_csv(table).to_dict("records"):
         name = row["figure"]
         lines += [f"## {name.replace('_', ' ', 1).replace('_', ' ')}", "",

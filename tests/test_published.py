@@ -37,6 +37,48 @@ def test_every_figure_has_its_table_and_a_place_in_the_gallery():
         assert re.search(rf"!\[[^\]]{{30,}}\]\(demo/{figure.name}\)", gallery), figure.name
 
 
+@pytest.mark.skipif(not (PUBLISHED / "report_card.csv").is_file(), reason="published without one")
+def test_the_report_card_holds_every_published_value_and_judges_no_number_of_the_demo():
+    card = pd.read_csv(PUBLISHED / "report_card.csv")
+    reference = ROOT / "data" / "reference"
+    published = [pd.read_csv(reference / f"{name}.csv")
+                 for name in ("paper_reported_accuracy", "paper_figures_digitised")]
+    numbers = card[card["kind"] == "number"]
+    assert len(numbers) == sum(map(len, published))
+    values = sorted([*published[0]["accuracy"], *published[1]["value"]])
+    assert sorted(numbers["published"]) == pytest.approx(values)
+    assert numbers["verdict"].unique().tolist() == ["not comparable: synthetic singers"]
+    page = (PUBLISHED / "report_card.md").read_text(encoding="utf-8")
+    for row in card[card["kind"] == "shape"].to_dict("records"):
+        line = next(line for line in page.splitlines() if f"| {row['note']} |" in line)
+        assert f"{row['value']:+.3f} ({row['share']:.0%})" in line and row["verdict"] in line
+    drawn = pd.read_csv(PUBLISHED / "fig14_report_card.csv")
+    assert drawn["value"].tolist() == pytest.approx(card["value"].tolist(), nan_ok=True)
+
+
+@pytest.mark.skipif(not (PUBLISHED / "report_card.csv").is_file(), reason="published without one")
+def test_headline_counts_are_those_of_the_tables():
+    shown = pd.read_csv(PUBLISHED / "headline.csv").set_index("name")["value"]
+    card = pd.read_csv(PUBLISHED / "report_card.csv").query("kind == 'shape'")
+    for verdict in ("agrees", "differs", "undecided"):
+        assert shown[f"shapes_{verdict}"] == (card["verdict"] == verdict).sum()
+    audit = pd.read_csv(PUBLISHED / "audit.csv")
+    assert shown["audit_entries"] == audit["entry"].nunique()
+    changing = audit[audit["verdict"] == "changes a conclusion"]
+    assert shown["audit_changes"] == changing["entry"].nunique()
+
+
+def test_every_shared_number_of_a_figure_is_that_of_the_results():
+    headline = pd.read_csv(PUBLISHED / "headline.csv").set_index("name")["value"]
+    figure = pd.read_csv(PUBLISHED / "fig3_completeness_by_sparsity.csv")
+    claims = pd.read_csv(PUBLISHED / "claims.csv").set_index("name")
+    layer = claims.loc["claim1", "layer"]
+    for kind in ("sae", "random"):
+        own = figure[(figure["representation"] == kind) & (figure["encoder"] == "demo")
+                     & (figure["layer"] == layer) & (figure["sparsity"] == 95)]
+        assert own["value"].iloc[0] == pytest.approx(headline[f"{kind}95_completeness"], rel=1e-6)
+
+
 def test_pictures_of_the_readme_exist():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     for path in re.findall(r"!\[[^\]]+\]\(([^)]+)\)", text):
