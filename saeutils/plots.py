@@ -16,6 +16,7 @@ from matplotlib.figure import Figure
 ENCODERS = {
     "demo": ("#0072B2", "o"), "untrained": ("#56B4E9", "s"), "ast": ("#E69F00", "^"),
     "hubert": ("#009E73", "D"), "wavlm": ("#CC79A7", "v"), "mert": ("#D55E00", "P"),
+    "wavlm_as_released": ("#CC79A7", "<"),
 }
 OTHER = ("#6A3D9A", "X")
 REPRESENTATIONS = {
@@ -319,7 +320,8 @@ def representation_label(name: str) -> str:
 def encoder_label(name: str) -> str:
     """Name of an encoder as figures show it."""
     labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST",
-              "hubert": "HuBERT", "wavlm": "WavLM", "mert": "MERT"}
+              "hubert": "HuBERT", "wavlm": "WavLM", "mert": "MERT",
+              "wavlm_as_released": "WavLM as released"}
     return labels.get(name, name)
 
 
