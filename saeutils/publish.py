@@ -135,6 +135,10 @@ def publish(steps: Sequence[keys.Step]) -> None:
             "peak_memory": f"{whole['peak_memory_mb'] / 1000:.1f} GB"}
     claims = pd.read_csv(target / "claims.csv")
     more |= dict(zip(claims["name"], claims["text"], strict=True))
+    if (target / "audit.csv").is_file():
+        from saeutils.audit import audit_sentence
+
+        more["audit"] = audit_sentence(pd.read_csv(target / "audit.csv"))
     readme = ROOT / "README.md"
     documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv", more),
                  ROOT / "figures" / "README.md": gallery(run_root / "results" / "gallery.csv",
