@@ -166,6 +166,9 @@ class Sae(Section):
     corrected_epochs: Positive = Field(40, description="epochs of the corrected recipe, at most")
     batch_size: Positive = Field(16, description="rows per step")
     sparsities: Sparsities = (75, 80, 85, 90, 95, 99)
+    device: Literal["cpu", "cuda", "mps"] = Field(
+        "cpu", description="cpu: one by one, sparse steps; a GPU: all SAEs of a layer at once"
+    )
     n_seeds: Positive = 3
     layers: dict[str, tuple[Count, ...] | Literal["all"]] = Field(
         default_factory=dict, description="layers per encoder; an encoder not named gets all"

@@ -129,6 +129,29 @@ def train_sae(
         Before any training: NaN or infinite rows, constant columns, fewer rows than a batch, k
         outside 1 to `latents`, an unknown backend.
     """
+    task = prepare(train_ND, validation_ND, latents, k, seed, recipe)
+    steps = make_steps(task.start, k, recipe, backend, device)
+    best, history = drive(training(steps, task), steps)
+    return finish(task, best, history, backend)
+
+
+@dataclass(frozen=True)
+class Task:
+    """One training, checked, in the coordinates in which it runs."""
+
+    rows_ND: np.ndarray
+    held_ND: np.ndarray
+    start: dict[str, np.ndarray]
+    centre_D: np.ndarray
+    scale: float
+    axes_DD: np.ndarray | None
+    k: int
+    seed: int
+    recipe: Recipe
+
+
+def prepare(train_ND, validation_ND, latents: int, k: int, seed: int, recipe: Recipe) -> Task:
+    """Check, centre, scale and turn the rows, and draw the start; raises as `train_sae`."""
     check_k(k, latents)
     train_ND = check_training_rows(train_ND, recipe.batch)
     validation_ND = check_rows(validation_ND, train_ND.shape[1])
@@ -137,23 +160,37 @@ def train_sae(
     centre_D, scale = centre_and_scale(train_ND, recipe.centre)
     rows_ND, held_ND = (np.ascontiguousarray((acts_ND - centre_D) / scale, dtype=np.float32)
                         for acts_ND in (train_ND, validation_ND))
-    start = start_weights(rows_ND, latents, k, seed, recipe)
+    start, axes_DD = start_weights(rows_ND, latents, k, seed, recipe), None
     if recipe.principal_axes:
         axes_DD = _principal_axes(rows_ND)
         rows_ND, held_ND, start = rows_ND @ axes_DD, held_ND @ axes_DD, _turn(start, axes_DD)
-    steps = make_steps(start, k, recipe, backend, device)
-    best, history = _loop(steps, rows_ND, held_ND, latents, seed, recipe)
-    if recipe.principal_axes:
-        best = _turn(best, axes_DD.T)
+    return Task(rows_ND, held_ND, start, centre_D, scale, axes_DD, k, seed, recipe)
+
+
+def finish(task: Task, best: dict[str, np.ndarray], history: list[dict[str, float]],
+           backend: str) -> tuple[SparseAutoencoder, list[dict[str, float]]]:
+    """The trained weights as an SAE in units of the activations."""
+    if task.axes_DD is not None:
+        best = _turn(best, task.axes_DD.T)
     # ReLU and TopK do not change when all pre-activations are scaled: the codes take the units
-    best["b_enc_F"] = (best["b_enc_F"] * scale).astype(np.float32)
-    best["b_dec_D"] = centre_D
+    best["b_enc_F"] = (best["b_enc_F"] * task.scale).astype(np.float32)
+    best["b_dec_D"] = task.centre_D
     picked = next(row for row in reversed(history) if row["picked"])
-    info = {"protocol": recipe.name, "seed": int(seed), "scale": float(scale),
+    info = {"protocol": task.recipe.name, "seed": int(task.seed), "scale": float(task.scale),
             "epochs": len(history), "best_epoch": picked["epoch"],
             "unused_fraction": picked["dead_fraction"], "backend": backend}
-    sae = SparseAutoencoder(**best, k=k, centred=recipe.centre != "none", info=info)
+    sae = SparseAutoencoder(**best, k=task.k, centred=task.recipe.centre != "none", info=info)
     return sae, history
+
+
+def drive(run, steps):
+    """Let a `training` have its epochs, one after the other; returns best weights and history."""
+    wanted = next(run)
+    while True:
+        try:
+            wanted = run.send(steps.epoch(*wanted))
+        except StopIteration as end:
+            return end.value
 
 
 def _principal_axes(rows_ND: np.ndarray) -> np.ndarray:
@@ -190,8 +227,15 @@ def make_steps(start, k: int, recipe: Recipe, backend: str, device: str):
     raise ValueError(f"unknown backend {backend!r}: sparse (numba) or dense (torch)")
 
 
-def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
-    rng = np.random.default_rng([seed, 1])
+def training(steps, task: Task):
+    """The loop over epochs, which asks for each: yields the arguments of ``steps.epoch``.
+
+    Whoever drives it may run that epoch alone or together with those of other SAEs; what an SAE
+    sees does not depend on it.
+    """
+    rows_ND, held_ND, recipe = task.rows_ND, task.held_ND, task.recipe
+    latents = len(task.start["b_enc_F"])
+    rng = np.random.default_rng([task.seed, 1])
     silent_F = np.zeros(latents, np.int64)
     variation = float(np.sum((held_ND - held_ND.mean(axis=0, dtype=np.float64)) ** 2))
     last_batch = len(held_ND) - 1 - (len(held_ND) - 1) % recipe.batch
@@ -201,7 +245,7 @@ def _loop(steps, rows_ND, held_ND, latents: int, seed: int, recipe: Recipe):
         rate = rate_at(epoch, recipe, rows_ND.shape[1])
         dead_F = (silent_F >= recipe.dead_after) & (recipe.dead_after > 0)
         orders = [rng.permutation(len(rows_ND)) for _ in range(3 if jitter else 1)]
-        fired_F, error = steps.epoch(rows_ND, orders[0], rate, dead_F, jitter, *orders[1:])
+        fired_F, error = yield rows_ND, orders[0], rate, dead_F, jitter, *orders[1:]
         if recipe.dead_after:
             margins_F = steps.margins(rows_ND)
             silent_F = np.where(margins_F <= 0, 0, silent_F + 1)

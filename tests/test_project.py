@@ -29,7 +29,7 @@ FLOORS = [
      "encoder_costs", "encoders_released", "own_activations",
      "activations", "pretraining", "pretraining_data", "sae",
      "sae_metrics", "sae_kernels", "sae_torch", "sae_training", "sae_grid", "sae_variants",
-     "sae_stream"},
+     "sae_stream", "sae_stacked"},
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
      "audit", "audit_maps", "audit_cases", "instrument", "refits", "claims", "nulls",

@@ -66,6 +66,17 @@ def test_two_workers_write_the_same_bytes(tmp_path):
     assert content(tmp_path / "one") == content(tmp_path / "two")
 
 
+def test_a_stacked_grid_holds_the_same_saes(tmp_path):
+    cells, rows = grid()
+    train(cells, rows, tmp_path / "alone")
+    assert train(cells, rows, tmp_path / "stacked", device="cpu:0") == {"trained": 16,
+                                                                        "finished": 0}
+    for cell in cells:
+        alone, stacked = (load_sae(tmp_path / name / cell.folder) for name in ("alone", "stacked"))
+        assert stacked.k == alone.k and stacked.info["backend"] == "stacked"
+        assert np.abs(stacked.W_dec_FD - alone.W_dec_FD).max() < 5e-3
+
+
 def test_a_killed_grid_goes_on_where_it_stopped(tmp_path, monkeypatch):
     cells, rows = grid()
     trained = []

@@ -199,7 +199,10 @@ class Scripted:
 def picked(recipe, errors):
     held = np.arange(2.0 * len(errors[0])).reshape(-1, 2)
     recipe = replace(recipe, epochs=len(errors))
-    return sae_training._loop(Scripted(errors), held, held, 4, 0, recipe)
+    start = {"b_enc_F": np.zeros(4, np.float32)}
+    task = sae_training.Task(held, held, start, held[0], 1.0, None, 1, 0, recipe)
+    steps = Scripted(errors)
+    return sae_training.drive(sae_training.training(steps, task), steps)
 
 
 def test_release_picks_on_the_last_validation_batch_alone():
@@ -259,7 +262,7 @@ def test_centre_by_hand():
     (dict(recipe=replace(RELEASED, start="zeros")), "unknown start 'zeros'"),
 ])
 def test_bad_input_is_refused_before_training(change, message, monkeypatch):
-    monkeypatch.setattr(sae_training, "_loop", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr(sae_training, "drive", lambda *_: pytest.fail("training began"))
     given = {"train_ND": rows(32), "validation_ND": rows(5, 1), "latents": LATENTS, "k": 4,
              "seed": 0, "recipe": RELEASED}
     with pytest.raises(ValueError, match=message):
