@@ -3,17 +3,36 @@
 # nothing depends on time stamps and a saved notebook changes nothing.
 #
 #   python -m saeutils.run all --profile demo      (what `make reproduce` calls)
+import json
 import shlex
 import sys
 
-import yaml
+from saeutils import estimates, keys, profiles
 
-from saeutils import keys
-
-overrides = yaml.safe_load(str(config.get("overrides", "{}"))) or {}
+# JSON as hexadecimal digits after an x: it arrives as it was sent, whatever quotes are in it
+overrides = json.loads(bytes.fromhex(config.get("overrides", "x7b7d")[1:]))
 steps = keys.chain(config.get("profile", "demo"), config.get("run_name", ""), overrides)
-parameters = " ".join(f"-p {key} '{yaml.safe_dump(value, default_flow_style=True).splitlines()[0]}'"
+parameters = " ".join(f"-p {shlex.quote(key)} {shlex.quote(json.dumps(value))}"
                       for key, value in overrides.items())
+
+loaded = profiles.load_profile(config.get("profile", "demo"), overrides)
+expected = {cost.stage: cost for cost in estimates.costs_or_none(loaded)}
+
+
+def mebibytes(step):
+    """Memory to ask a cluster for: one and a half times the estimate."""
+    return round(1500 * expected[step.label].memory_gb) if step.label in expected else 4000
+
+
+def minutes(step):
+    """Time to ask a cluster for: four times the estimate, an hour at least."""
+    return round(max(60, 4 * expected[step.label].minutes)) if step.label in expected else 240
+
+
+def gpus(step):
+    """Extraction is what a GPU speeds up; which profiles want one, they say."""
+    return int(step.number == "02" and loaded.extraction.device == "cuda")
+
 
 # How many one-thread processes a stage uses when the machine has them. Results never depend on it.
 WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
@@ -35,12 +54,17 @@ for step in steps:
             step.marker,
         threads: WORKERS.get(step.number, 1)
         priority: int(step.number not in ("00", "07"))  # side dishes fill idle cores at the end
+        resources:
+            mem_mb=mebibytes(step),
+            runtime=minutes(step),
+            gpu=gpus(step),
         params:
             python=sys.executable,
             what=step.number,
             profile=step.profile,
             run=step.run,
-            more=parameters + (f" -p encoder {shlex.quote(step.source)}" if step.source else ""),
+            more=lambda wildcards, source=step.source: parameters + (  # braces are no wildcards
+                f" -p encoder {shlex.quote(source)}" if source else ""),
         shell:
-            "SAEUTILS_WORKERS={threads} {params.python} -m saeutils.run {params.what} "
-            "--profile {params.profile} --run-name {params.run} {params.more}"
+            "SAEUTILS_WORKERS={threads} {params.python:q} -m saeutils.run {params.what} "
+            "--profile {params.profile:q} --run-name {params.run} {params.more}"

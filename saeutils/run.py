@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import importlib.util
 import json
 import os
 import re
@@ -20,12 +21,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from saeutils import estimates, keys
 from saeutils.files import atomic
-from saeutils.profiles import ROOT, available, load_profile
+from saeutils.profiles import ROOT, available, data_folder, load_profile, read_yaml
 
+# No right, file too large, no space, read-only, quota: the state of the machine, no mistake here.
+DISK_ERRORS = tuple(f"[Errno {number}]" for number in (13, 27, 28, 30, 122))
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EPILOG = """examples:
   python -m saeutils.run 03 --profile demo -p encoder demo
@@ -40,6 +41,10 @@ to data/RUN/notebooks, tables and figures beside it. Nothing that git tracks is 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m saeutils.run``; returns the exit status."""
     options = _parser().parse_args(arguments)
+    if options.profile.endswith((".yaml", ".yml")):  # notebooks run in another folder
+        options.profile = str(Path(options.profile).expanduser().resolve())
+    if os.environ.get("SAEUTILS_DATA"):
+        os.environ["SAEUTILS_DATA"] = str(data_folder())
     try:
         encoder, overrides = _parameters(options.parameter)
         what = options.what
@@ -51,7 +56,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if what == "keys":
                 return _show_keys(steps)
             return run_chain(options.profile, options.run_name, overrides, cores=options.cores,
-                             dry=options.dry_run)
+                             dry=options.dry_run, cluster=options.cluster)
         number = what.split("_")[0].zfill(2)
         step = keys.find_step(number, options.profile, encoder=encoder or _first(options, number),
                               run_name=options.run_name, overrides=overrides)
@@ -101,6 +106,9 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
         print(f"{step.label}: started", flush=True)
         _execute(source, failed, parameters, timeout)
         if not step.marker.exists():
+            if step.record.exists():
+                raise NotebookFailure(f"notebooks, rooms or inputs of {source.name} were changed "
+                                      "while it ran: its results do not count; run it again")
             raise NotebookFailure(
                 f"{source.name} ended before stage.finish(): its results do not count. "
                 f"What ran stands in {_shown(failed)}")
@@ -111,9 +119,17 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
 
 def run_chain(
     profile: str, run_name: str = "", overrides: dict[str, Any] | None = None,
-    cores: int | None = None, dry: bool = False,
+    cores: int | None = None, dry: bool = False, cluster: str = "",
 ) -> int:
-    """Let Snakemake run whatever is not finished; one chain at a time in a run's folder."""
+    """Let Snakemake run whatever is not finished; one chain at a time in a run's folder.
+
+    `cluster` names a folder of profiles/cluster: stages are then jobs of that cluster.
+
+    Raises
+    ------
+    ValueError
+        The chain is running already, or there is no such cluster profile.
+    """
     steps = keys.chain(profile, run_name, overrides)
     run_root = steps[0].run_root
     command = [
@@ -122,9 +138,10 @@ def run_chain(
         "--nolock", "--rerun-incomplete", "--rerun-triggers", "input",
         "--quiet", "host", "progress", "reason", "rules",
         "--config", f"profile={profile}", f"run_name={run_name}",
-        f"overrides={yaml.safe_dump(overrides or {}, default_flow_style=True).strip()}",
+        f"overrides=x{json.dumps(overrides or {}).encode().hex()}",
     ]
     command += ["--dry-run"] if dry else []
+    command += ["--workflow-profile", str(_cluster(cluster))] if cluster else []
     todo = [step.label for step in steps if not step.marker.exists()]
     with _one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
         print(f"{len(steps) - len(todo)} of {len(steps)} stages are finished"
@@ -147,6 +164,17 @@ def run_chain(
         print(f"run {steps[0].run!r}: {word} after {seconds:.0f} s; "
               f"files are in {_shown(run_root)}", flush=True)
     return status
+
+
+def _cluster(name: str) -> Path:
+    home = ROOT / "profiles" / "cluster"
+    have = sorted(path.parent.name for path in home.glob("*/config.yaml"))
+    if name not in have:
+        raise ValueError(f"unknown cluster {name!r}: profiles/cluster has {', '.join(have)}")
+    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
+        raise ValueError(f"cluster {name!r} needs a plug-in of Snakemake's: "
+                         "pip install 'snakemake-executor-plugin-slurm>=2.8'")
+    return home / name
 
 
 def quiet_environment() -> dict[str, str]:
@@ -206,7 +234,7 @@ def _drop_error_marks(path: Path) -> None:
 
 
 def _explain(source: Path, target: Path, error: Any) -> str:
-    own = error.ename in ("StageError", "ValueError")
+    own = error.ename in ("StageError", "ValueError") or error.evalue.startswith(DISK_ERRORS)
     lines = [f"{source.name} stopped in cell {error.exec_count}:", ""]
     lines += [f"    {line}" for line in error.source.strip().splitlines()]
     if not own:
@@ -259,9 +287,10 @@ def _parameters(pairs: Sequence[Sequence[str]]) -> tuple[str | None, dict[str, A
             encoder = text
         elif "." in name:
             try:
-                overrides[name] = yaml.safe_load(text)
-            except yaml.YAMLError:
-                raise ValueError(f"-p {name} {text!r}: the value is not valid YAML") from None
+                overrides[name] = read_yaml(text)
+            except ValueError as error:
+                raise ValueError(f"-p {name!r} {text!r}: the value is not valid YAML "
+                                 f"({error})") from None
         else:
             raise ValueError(f"unknown parameter {name!r}: 'encoder', or a key of the profile such "
                              "as 'sae.n_seeds'")
@@ -283,6 +312,12 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
+def _count(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 100_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of cores: 1 or more")
+    return int(text)
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m saeutils.run", epilog=EPILOG,
@@ -298,8 +333,10 @@ def _parser() -> argparse.ArgumentParser:
                         "profile and its value")
     parser.add_argument("--run-name", default="", metavar="R",
                         help="folder below data/ (default: the profile's name)")
-    parser.add_argument("--cores", type=int, default=None, metavar="N",
+    parser.add_argument("--cores", type=_count, default=None, metavar="N",
                         help="cores for 'all' (default: every core)")
+    parser.add_argument("--cluster", default="", metavar="NAME",
+                        help="for 'all': stages as jobs of a cluster, such as slurm")
     parser.add_argument("--dry-run", action="store_true", help="for 'all': say what would run")
     return parser
 
