@@ -14,10 +14,24 @@ import pandas as pd
 
 from saeutils.disentanglement import live_codes
 from saeutils.lasso import standardise
+from saeutils.protocol import MIN_CLIPS
 from saeutils.statistics import singer_means, t_interval
 
 GROUPINGS = ("technique", "vowel", "singer")
 LOWER_QUANTILES = (0.9, 0.5, 0.1)
+
+
+def alive(codes_NF: np.ndarray, singers: np.ndarray) -> np.ndarray:
+    """Latents that fire often enough on some clips to be judged, bool, shape [F].
+
+    As `saeutils.disentanglement.live_codes`; of fewer than 100 clips a tenth suffices, 3 at least.
+
+    Examples
+    --------
+    >>> alive(np.array([[1.0, 0], [2, 0], [0, 0], [3, 1]]), np.array(["a", "b", "a", "c"])).tolist()
+    [True, False]
+    """
+    return live_codes(codes_NF, singers, min(MIN_CLIPS, max(3, len(codes_NF) // 10)))
 
 
 def technique_auc(codes_NF: np.ndarray, labels: Sequence[str]) -> tuple[list[str], np.ndarray]:
@@ -55,7 +69,8 @@ def rank_correlation(codes_NF: np.ndarray, values_NA: np.ndarray) -> np.ndarray:
 
     Examples
     --------
-    >>> rank_correlation(np.array([[0.0], [1.0], [5.0]]), np.array([[9.0], [4.0], [1.0]])).tolist()
+    >>> codes, values = np.array([[0.0], [1.0], [5.0]]), np.array([[9.0], [4.0], [1.0]])
+    >>> rank_correlation(codes, values).round(6).tolist()
     [[-1.0]]
     """
     from scipy.stats import rankdata
@@ -73,7 +88,7 @@ def choose_latents(
     Techniques and measured properties take turns: each technique gives the latent that ranks it
     best, then as many properties give the latent of largest rank correlation, and again, until
     there are enough; within a turn the best come first. A latent is taken once. Codes that fire on
-    few clips or singers are left out (`saeutils.disentanglement.live_codes`).
+    few clips or singers are left out (`alive`).
 
     Parameters
     ----------
@@ -98,13 +113,13 @@ def choose_latents(
         No code is alive on the training clips.
     """
     singers = clips["singer"].to_numpy()[train]
-    alive = np.flatnonzero(live_codes(codes_NF[train], singers))
-    if not len(alive):
+    able = np.flatnonzero(alive(codes_NF[train], singers))
+    if not len(able):
         raise ValueError("no latent fires on enough training clips: take a lower sparsity")
-    codes = codes_NF[np.ix_(train, alive)]
+    codes = codes_NF[np.ix_(train, able)]
     techniques, auc = technique_auc(codes, clips["technique"].to_numpy()[train])
     if len(techniques) < 2:  # material without labels: properties alone choose
-        techniques, auc = [""], np.zeros((1, len(alive)))
+        techniques, auc = [""], np.zeros((1, len(able)))
     rank = rank_correlation(codes, measured.to_numpy(dtype=float)[train])
     score = {name: np.nan_to_num(row).max() for name, row in zip(techniques, auc, strict=True)}
     by_name = {name: np.argsort(-row, kind="stable")
@@ -114,7 +129,7 @@ def choose_latents(
     strongest = np.argsort(-np.abs(rank).max(axis=1), kind="stable")
     waiting = [measured.columns[i] for i in strongest]
     rows, taken = [], set()
-    wanted, many = min(n_latents, len(alive)), max(len(techniques), 4)
+    wanted, many = min(n_latents, len(able)), max(len(techniques), 4)
     while len(rows) < wanted:
         turn = sorted(filter(None, techniques), key=lambda name: -score[name]) + waiting[:many]
         waiting = waiting[many:]
@@ -129,7 +144,7 @@ def choose_latents(
                 int(np.argmax(np.abs(rank[:, place])))
             technique = name if name in techniques else \
                 techniques[int(np.argmax(np.nan_to_num(auc[:, place])))]
-            rows.append((int(alive[place]), len(rows) + 1, name, technique,
+            rows.append((int(able[place]), len(rows) + 1, name, technique,
                          measured.columns[best], "+" if rank[best, place] >= 0 else "-"))
     columns = ["latent", "order", "chosen_for", "technique", "attribute", "direction"]
     return pd.DataFrame(rows, columns=columns)
