@@ -34,6 +34,7 @@ ATTRIBUTES_S = 0.04  # openSMILE, per second of sound at 44.1 kHz
 RENDER_S = 0.05  # one synthetic clip
 # Seconds per cell, clip and latent at 768 latents, growing with the latents (Gram matrices): the
 # demo's stages of benchmarks/chain.csv over their 532 cells, 1,010 clips and 768 latents.
+PRUNED = ".pruned"  # lies beside dictionaries of which only the best seed is left
 CODES_S = {"04": 2.2e-7, "05": 2.5e-7}
 
 
@@ -288,7 +289,7 @@ def prune(steps: list[keys.Step], profile: Profile) -> int:
     """After a whole run with ``sae.keep_saes: best``: remove all seeds of a cell but the best.
 
     The best is the one of lowest validation loss in ``results/sae_training.csv``. Returns how many
-    were removed. Stages that need the others again ask for stage 03.
+    were removed. `unprune` trains the others again when a stage needs them.
     """
     import shutil
 
@@ -308,4 +309,21 @@ def prune(steps: list[keys.Step], profile: Profile) -> int:
                           / f"sparsity_{row.sparsity:g}" / f"seed_{row.seed}")
                 removed += folder.is_dir()
                 shutil.rmtree(folder, ignore_errors=True)
+        (step.root / "saes" / PRUNED).touch()
     return removed
+
+
+def unprune(steps: list[keys.Step]) -> list[str]:
+    """Let stage 03 run again where dictionaries were removed and a stage that reads them is due.
+
+    Stage 03 then trains only what is missing. Returns the labels of the stages that will run.
+    """
+    again = []
+    for step in (s for s in steps if s.number == "03" and s.marker.exists()):
+        flag = step.root / "saes" / PRUNED
+        due = [s for s in steps if step in s.needs and s.encoder and not s.marker.exists()]
+        if flag.exists() and due:
+            step.marker.unlink()
+            flag.unlink()
+            again.append(step.label)
+    return again

@@ -142,6 +142,8 @@ def run_chain(
     ]
     command += ["--dry-run"] if dry else []
     command += ["--workflow-profile", str(_cluster(cluster))] if cluster else []
+    if not dry:
+        estimates.unprune(steps)
     todo = [step.label for step in steps if not step.marker.exists()]
     with _one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
         print(f"{len(steps) - len(todo)} of {len(steps)} stages are finished"

@@ -106,6 +106,14 @@ def test_pruning_keeps_the_best_seed_of_each_cell(monkeypatch, tmp_path):
     assert estimates.prune([step], load_profile("smoke")) == 2
     left = sorted(p.parent.name + "/" + p.name for p in step.root.glob("saes/*/*/*/seed_*"))
     assert left == ["sparsity_75/seed_1", "sparsity_95/seed_0"]
+    # nothing that reads them is due: they stay as they are; then notebook 04 is due again
+    steps = keys.chain("smoke", upto="04")
+    readers = [s for s in steps if s.label == "04_demo"]
+    readers[0].marker.write_text("x")
+    assert estimates.unprune(steps) == [] and step.marker.exists()
+    readers[0].marker.unlink()
+    assert estimates.unprune(steps) == ["03_demo"] and not step.marker.exists()
+    assert estimates.unprune(steps) == []
 
 
 def test_the_command_starts_without_heavy_imports():
