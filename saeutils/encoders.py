@@ -23,7 +23,6 @@ import numpy as np
 from saeutils import encoders_hub, encoders_inputs, encoders_models
 from saeutils.encoders_forward import (
     blocks,
-    computing,
     hidden_states,
     needs_equal_lengths,
     waveform_tokens,
@@ -243,7 +242,7 @@ def _tokens(
     if encoder.model.training and not train_mode:
         raise ValueError(f"encoder {encoder.name} is in train mode: call encoder.model.eval()")
     waves = prepare(encoder, waves, sampling_rate)
-    with torch.inference_mode(), computing(encoder):
+    with torch.inference_mode():
         if encoder.kind != "waveform":
             return encoders_inputs.tokens(
                 encoder, waves, plain, lambda given, **more: hidden_states(encoder, given, **more))

@@ -52,7 +52,7 @@ def waveform_tokens(
 
 
 @contextmanager
-def computing(encoder: Encoder) -> Iterator[None]:
+def _computing(encoder: Encoder) -> Iterator[None]:
     """bfloat16 for matrix products, if the encoder asks for it."""
     import torch
 
@@ -67,7 +67,8 @@ def hidden_states(encoder: Encoder, given: torch.Tensor, **more) -> list[torch.T
     given = given.to(encoder.device)
     more = {k: v if v is None else v.to(encoder.device) for k, v in more.items()}
     if not model.training:
-        found = model(given, output_hidden_states=True, **more).hidden_states
+        with _computing(encoder):
+            found = model(given, output_hidden_states=True, **more).hidden_states
         return [state.float().cpu() for state in found]
     seen: dict[int, tuple] = {}
     hooks = [
@@ -75,7 +76,8 @@ def hidden_states(encoder: Encoder, given: torch.Tensor, **more) -> list[torch.T
         for i, block in enumerate(blocks(model))
     ]
     try:
-        last = model(given, **more).last_hidden_state
+        with _computing(encoder):
+            last = model(given, **more).last_hidden_state
     finally:
         for hook in hooks:
             hook.remove()

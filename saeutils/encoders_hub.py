@@ -203,8 +203,12 @@ def _shards(weights: Path) -> list[str]:
 
 def _download(short: str, repository: str, revision: str, size: int, cache: Path) -> None:
     from huggingface_hub import hf_hub_download
-    from huggingface_hub.errors import EntryNotFoundError, RepositoryNotFoundError
-    from huggingface_hub.errors import RevisionNotFoundError as NoRevision
+    from huggingface_hub.errors import (
+        EntryNotFoundError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
 
     print(f"fetching {repository} from the model hub"
           f"{f', about {size} MB' if size else ''}, once", flush=True)  # fmt: skip
@@ -218,15 +222,15 @@ def _download(short: str, repository: str, revision: str, size: int, cache: Path
         for name in SAFE + PICKLED:
             try:
                 weights = fetch(name)
-            except EntryNotFoundError as reason:
-                if isinstance(reason, OSError) and "offline" in str(reason).lower():
-                    raise
+            except LocalEntryNotFoundError:  # no connection
+                raise
+            except EntryNotFoundError:  # the repository has no such file: try the next
                 continue
             for shard in _shards(weights):
                 fetch(shard)
             return
-    except (RepositoryNotFoundError, NoRevision) as reason:
-        kind = "revision" if isinstance(reason, NoRevision) else "repository"
+    except (RepositoryNotFoundError, RevisionNotFoundError) as reason:
+        kind = "revision" if isinstance(reason, RevisionNotFoundError) else "repository"
         raise ValueError(f"the model hub has no {kind} {repository}@{revision} that can be read "
                          "without an account: check the name") from None  # fmt: skip
     except Exception as reason:  # the hub's client fails in the ways of three libraries
