@@ -92,7 +92,7 @@ def content(name="singer0", **kinds):
     known = clips.set_index("clip_id")
     media, curves, frames = {}, {}, {}
     for number, clip_id in enumerate(ids):
-        wave = sound(200 + 20 * number)
+        wave = sound(200 + 20 * number, 3.0)
         own = known.loc[clip_id] if clip_id in known.index else None
         media[clip_id] = {
             "technique": own["technique"] if own is not None else "straight", "singer": name,

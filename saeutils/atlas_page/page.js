@@ -327,7 +327,7 @@ function spark(latent) {
     }));
 }
 
-const text = (latent) => [latent.id, `latent ${latent.id}`, latent.technique, words(latent.technique), latent.attribute, latent.attribute_name, latent.chosen_for,
+const text = (latent) => [`latent ${latent.id}`, latent.technique, words(latent.technique), latent.attribute, latent.attribute_name, latent.chosen_for,
   ...Object.values(latent.weights).flat().slice(0, 12).map((w) => w.label),
   ...(strongest(latent) ? [strongest(latent).label] : [])].join(" ").toLowerCase();
 const SORTS = {
@@ -362,7 +362,8 @@ function refresh() {
   const technique = $("technique").value;
   const attribute = $("attribute").value;
   const least = $("stability").value;
-  shown = latents.filter((l) => asked.every((word) => l.text.includes(word)) && (!technique || l.technique === technique)
+  const meets = (l, word) => (/^\d+$/.test(word) ? String(l.id).startsWith(word) : l.text.includes(word));
+  shown = latents.filter((l) => asked.every((word) => meets(l, word)) && (!technique || l.technique === technique)
     && (!attribute || l.attribute === attribute || Object.values(l.weights).some((rows) => rows.slice(0, 3).some((w) => w.name === attribute)))
     && (!least || (stability(l) ?? -1) >= Number(least)));
   const rank = SORTS[$("sort").value || "order"][1];
@@ -425,7 +426,7 @@ dark.addEventListener("change", paint);
 $("theme").addEventListener("click", nextTheme);
 
 function playNumber(n) {
-  const figure = $("card").querySelectorAll(".clip")[n];
+  const figure = $("card").querySelectorAll("figure.clip")[n];
   if (figure) { figure.player.toggle(); figure.scrollIntoView({ block: "nearest" }); }
 }
 
