@@ -21,7 +21,7 @@ from saeutils.completeness import (
 )
 from saeutils.disentanglement import live_codes, r2_score, rank_normalise
 from saeutils.lasso import lasso, standardise
-from saeutils.protocol import Protocol
+from saeutils.protocol import R2_FLOOR, Protocol
 from saeutils.statistics import grouped_folds
 
 
@@ -38,9 +38,14 @@ def below_zero(value: float) -> bool:
     return bool(value < 0)
 
 
+def well_read(value: float) -> bool:
+    """R² at or above the floor that all comparisons here ask for."""
+    return bool(value >= R2_FLOOR)
+
+
 MEANING = {
     "r2": Quantity("R² of the SAE's chosen attributes"),
-    "noise_r2": Quantity("R² of pure-noise codes: do they predict attributes?", above_zero),
+    "noise_r2": Quantity("R² of pure-noise codes: do they predict attributes?", well_read),
     "completeness": Quantity("completeness of the SAE"),
     "completeness_gap": Quantity("completeness, SAE minus its reference", above_zero),
     "noise_gap": Quantity("completeness, pure-noise codes minus raw states", above_zero),
