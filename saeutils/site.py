@@ -94,8 +94,8 @@ def build(target: Path, profile: str, run_root: Path) -> Path:
                  ROOT / "data" / "README.md", "notebooks/exercises/index.html":
                  ROOT / "notebooks" / "exercises" / "README.md"}
     documents = {page: path for page, path in documents.items() if path.is_file()}
-    card = next((path for path in (figures / "report_card.md", run_root / "report_card.md")
-                 if path.is_file()), None)
+    card = next((folder / "report_card.md" for folder in (figures, run_root / "figures")
+                 if (folder / "report_card.md").is_file()), None)
     if card:
         documents["report_card.html"] = card
     pages = {book.source: book.page for book in (*books, *exercises)}

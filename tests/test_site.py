@@ -20,7 +20,8 @@ def built(tmp_path_factory):
     run = tmp_path_factory.mktemp("run")
     (run / "demo" / "atlas").mkdir(parents=True)
     (run / "demo" / "atlas" / "index.html").write_text("<!DOCTYPE html><title>Atlas</title>")
-    (run / "report_card.md").write_text("# Card\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
+    (run / "figures").mkdir()
+    (run / "figures" / "report_card.md").write_text("# Card\n\n| a | b |\n|---|---|\n| 1 | 2 |\n")
     target = tmp_path_factory.mktemp("made") / "site"
     site.build(target, "demo", run)
     return target
