@@ -15,7 +15,7 @@ NAMED   := $(if $(RUN),--run-name $(RUN))
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: help reproduce check test test-slow lab bench publish site stick lint lock clean
+.PHONY: help reproduce check test test-slow torture audit lab bench publish site stick lint lock clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -53,6 +53,13 @@ test: $(READY) ## the tests, smoke chain included (under 12 minutes on two cores
 
 test-slow: $(READY) ## the slow tests
 	@$(PY) -m pytest -q -m slow
+
+torture: $(READY) ## kill stages and chains at random until stopped (KILLS=40 CHAINS=4 ONCE=1 for one round)
+	@$(PY) tests/torture.py --kills $(or $(KILLS),40) --chains $(or $(CHAINS),4) --cores $(CORES) \
+	  --seed $(or $(SEED),0) $(if $(ONCE),,--forever)
+
+audit: $(READY) ## known weaknesses of the locked packages, by pip-audit
+	@$(PY) tests/audit_lock.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb

@@ -1,0 +1,332 @@
+"""Kills, full disks, unwritable folders and rivals: what a run survives, counted.
+
+    python tests/torture.py --kills 12 --chains 1 --out benchmarks/reliability.csv
+
+Stages and whole chains of profile smoke are started as a user starts them, ended by SIGKILL at
+seeded random moments (`tree`: the process and all it started; `parent`: the process alone, so that
+orphans live on) or as soon as a half-written file is on the disk (`write`), and then started
+again, plainly. Every file a stage records must then equal that of a clean run byte for byte. Right
+after a kill, a stage that counts as finished must be whole. `make torture` goes on until stopped.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from saeutils import keys
+from saeutils.profiles import ROOT
+
+COLUMNS = ("date", "check", "target", "how", "seconds", "seed", "half_written", "files", "survived")
+HOWS = ("tree", "write", "parent")
+REPORT = ROOT / "benchmarks" / "reliability.md"
+TABLE = ROOT / "benchmarks" / "reliability.csv"
+
+
+def environment(folder: Path, **more: str) -> dict[str, str]:
+    """Environment of a run whose derived files go to `folder`."""
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    return dict(os.environ) | {"SAEUTILS_DATA": str(folder), "PYTHONPATH": path} | more
+
+
+def command(step: keys.Step | None, cores: int) -> list[str]:
+    """The command of one stage, or of the whole chain."""
+    if step is None:
+        what = ["all", "--cores", str(cores)]
+    else:
+        what = [step.number, *(("-p", "encoder", step.encoder) if step.encoder else ())]
+    return [sys.executable, "-m", "saeutils.run", *what, "--profile", "smoke"]
+
+
+def start(folder: Path, step: keys.Step | None = None, cores: int = 1, **more) -> subprocess.Popen:
+    """Start a stage or the chain in a process group of its own."""
+    with open(folder / "torture.log", "ab") as log:
+        return subprocess.Popen(command(step, cores), cwd=ROOT, env=environment(folder), stdout=log,
+                                stderr=log, start_new_session=True, **more)
+
+
+def finish(folder: Path, step: keys.Step | None = None, cores: int = 1,
+           **more: str) -> subprocess.CompletedProcess:
+    """Run a stage or the chain to its end."""
+    return subprocess.run(command(step, cores), cwd=ROOT, env=environment(folder, **more),
+                          capture_output=True, text=True, timeout=1800)
+
+
+def signal_all(process: subprocess.Popen, number: int, children: bool = True) -> None:
+    """Send a signal to the process's group and, if asked, to everything that it started."""
+    victims = psutil.Process(process.pid).children(recursive=True) if children else []
+    os.killpg(process.pid, number)
+    for victim in victims:
+        try:
+            victim.send_signal(number)
+        except psutil.NoSuchProcess:
+            continue
+
+
+def kill(process: subprocess.Popen, how: str) -> None:
+    """SIGKILL for the process alone, or for its group and everything that it started."""
+    signal_all(process, signal.SIGKILL, children=how != "parent")
+    process.wait()
+
+
+def half_written(folder: Path) -> list[Path]:
+    """Files and folders that a write has begun and not finished."""
+    return [path for path in folder.rglob(".*.part")]
+
+
+def wait_for_moment(process: subprocess.Popen, folder: Path, how: str, seconds: float) -> bool:
+    """Wait `seconds`, then (for `write`) for a half-written file; False if the process ended."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if process.poll() is not None:
+            return False
+        time.sleep(0.01)
+    if how == "write":
+        while process.poll() is None:
+            if half_written(folder):
+                signal_all(process, signal.SIGSTOP)  # hold still: is it still there?
+                if half_written(folder):
+                    return True
+                signal_all(process, signal.SIGCONT)
+    return process.poll() is None
+
+
+def recorded(step: keys.Step, folder: Path) -> dict[str, str]:
+    """Checksums that a stage recorded of its files, below `folder`."""
+    record = folder / step.record.relative_to(step.run_root.parent)
+    outputs = json.loads(record.read_text(encoding="utf-8"))["outputs"]
+    return {name: entry["sha256"] for name, entry in outputs.items()}
+
+
+def check_whole(steps: list[keys.Step], folder: Path) -> int:
+    """Stages that count as finished; each must have its record and every file as recorded."""
+    count = 0
+    for step in steps:
+        marker = folder / step.marker.relative_to(step.run_root.parent)
+        if not marker.exists():
+            continue
+        root = folder / step.root.relative_to(step.run_root.parent)
+        for name, digest in recorded(step, folder).items():
+            if keys.file_digest(root / name) != digest:
+                raise AssertionError(f"{step.label} counts as finished, but {name} differs")
+        count += 1
+    return count
+
+
+def compare(steps: list[keys.Step], folder: Path, clean: Path) -> int:
+    """Number of files that equal those of the clean run; a difference is an error."""
+    check_whole(steps, folder)
+    count = 0
+    for step in steps:
+        ours, theirs = recorded(step, folder), recorded(step, clean)
+        texts = {name for name in theirs if not name.endswith(".png")}
+        if {name for name in ours if not name.endswith(".png")} != texts:
+            raise AssertionError(f"{step.label}: other files than in the clean run")
+        differ = sorted(name for name in texts if ours[name] != theirs[name])
+        if differ:
+            raise AssertionError(f"{step.label}: {', '.join(differ)} differ from the clean run")
+        count += len(texts)
+    return count
+
+
+def chain_steps() -> list[keys.Step]:
+    return keys.chain("smoke")
+
+
+def clean_run(folder: Path, cores: int = 1) -> Path:
+    """A chain that nobody disturbs: the yardstick of all others."""
+    folder.mkdir(parents=True, exist_ok=True)
+    done = finish(folder, cores=cores)
+    if done.returncode:
+        raise AssertionError(f"the clean run failed:\n{done.stdout}{done.stderr}")
+    return folder
+
+
+def before(step: keys.Step, clean: Path, home: Path) -> Path:
+    """A copy of the clean run in which this stage, and those that read it, are yet to be made."""
+    folder = home / f"before_{step.label}"
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(clean, folder)
+    run_root = folder / step.run_root.name
+    todo = [s for s in chain_steps() if s.label == step.label or step in s.needs]
+    for late in todo:
+        for marker in (run_root / ".done").glob(f"{late.label}_*"):
+            marker.unlink()
+    for path in (run_root / (step.encoder or "") / ".cache").glob(f"{step.number}_*"):
+        path.unlink()
+    shutil.rmtree(folder / step.record.parent.relative_to(step.run_root.parent))
+    for name in recorded(step, clean):
+        (folder / step.root.relative_to(step.run_root.parent) / name).unlink(missing_ok=True)
+    return folder
+
+
+def stage_kill(step: keys.Step, clean: Path, home: Path, how: str, seed: int, usual: float) -> dict:
+    """Kill one stage once, start it again, compare its files."""
+    folder = before(step, clean, home)
+    moment = float(np.random.default_rng(seed).uniform(0.5, max(usual, 1.0)))
+    process = start(folder, step)
+    hit = wait_for_moment(process, folder, how, moment / (2 if how == "write" else 1))
+    if hit:
+        kill(process, how)
+    left = len(half_written(folder))
+    check_whole(chain_steps(), folder)
+    done = finish(folder, step)
+    if done.returncode and how == "parent":  # the orphan may hold on for a second or two
+        time.sleep(3)
+        done = finish(folder, step)
+    if done.returncode:
+        raise AssertionError(f"{step.label} does not run after the kill:\n{done.stderr}")
+    files = compare([step], folder, clean)
+    shutil.rmtree(folder)
+    return row("kill of a stage", step.label, how if hit else "ended before the kill", moment, seed,
+               left, files)
+
+
+def chain_kill(clean: Path, home: Path, how: str, seed: int, usual: float, cores: int) -> dict:
+    """Kill a whole chain once, start it again, compare every file of every stage."""
+    folder = home / f"chain_{seed}"
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    moment = float(np.random.default_rng(seed).uniform(5, usual))
+    process = start(folder, cores=cores)
+    hit = wait_for_moment(process, folder, how, moment)
+    if hit:
+        kill(process, how)
+    left = len(half_written(folder))
+    check_whole(chain_steps(), folder)
+    done = finish(folder, cores=cores)
+    if done.returncode and how == "parent":
+        time.sleep(3)
+        done = finish(folder, cores=cores)
+    if done.returncode:
+        raise AssertionError(f"the chain does not run after the kill:\n{done.stdout}{done.stderr}")
+    files = compare(chain_steps(), folder, clean)
+    shutil.rmtree(folder)
+    return row("kill of a chain", "all", how if hit else "ended before the kill", moment, seed,
+               left, files)
+
+
+def row(check: str, target: str, how: str, seconds: float, seed: int, left: int,
+        files: int) -> dict:
+    """One line of the table: a line is only made of what was survived."""
+    values = (date.today().isoformat(), check, target, how, round(seconds, 1), seed, left, files, 1)
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+def append(path: Path, line: dict) -> None:
+    """Add a line to the table; the heading when it is new."""
+    is_new = not path.exists()
+    with open(path, "a", newline="", encoding="utf-8") as handle:
+        writer = csv.DictWriter(handle, COLUMNS, lineterminator="\n")
+        if is_new:
+            writer.writeheader()
+        writer.writerow(line)
+
+
+def kill_stages(clean: Path, home: Path, n: int, seed: int, only: str = ""):
+    """Yield a line for each of `n` kills, over all stages in turn."""
+    steps = [step for step in chain_steps() if not only or step.label in only.split(",")]
+    for i in range(n):
+        step = steps[i % len(steps)]
+        record = clean / step.record.relative_to(step.run_root.parent)
+        usual = json.loads(record.read_text(encoding="utf-8"))["wall_seconds"] + 4
+        how = HOWS[(i // len(steps) + i % len(steps)) % len(HOWS)]  # each stage meets each kind
+        yield stage_kill(step, clean, home, how, seed + i, usual)
+
+
+def digest_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- the table in words ---------------------------------------------------------------------
+def report(table: Path, target: Path) -> None:
+    """Write the page with the counts of `table`."""
+    import pandas as pd
+
+    lines = pd.read_csv(table)
+    counts = lines.groupby("check").agg(
+        times=("survived", "size"), survived=("survived", "sum"), files=("files", "sum"),
+        inside=("half_written", lambda column: int((column > 0).sum())))
+    kills = lines[lines["check"] == "kill of a stage"]
+    text = ["# Reliability, counted", "",
+            "Made by `make torture` (tests/torture.py) from [reliability.csv](reliability.csv): "
+            f"one line a trial, {lines['date'].min()} to {lines['date'].max()}. Profile smoke. "
+            "After each trial the run is started again, plainly, and every file that a stage "
+            "records (tables, arrays, weights, audio; PNG images left out) is held against a "
+            "clean run, byte for byte. Straight after a kill, each stage that counts as finished "
+            "is checked to be whole.", "",
+            "| trial | times | survived | half-written files found at the kill | files compared |",
+            "|---|---|---|---|---|"]
+    for check, line in counts.iterrows():
+        text.append(f"| {check} | {line['times']} | {line['survived']} | {line['inside']} | "
+                    f"{line['files']:,} |")
+    if len(kills):
+        per = kills["target"].value_counts().sort_index()
+        text += ["", "Kills by stage: " + ", ".join(f"{k} {v}" for k, v in per.items()) + ".",
+                 "Kills by kind: " + ", ".join(
+                     f"{k} {v}" for k, v in kills["how"].value_counts().items())
+                 + " (tree: the process and all it started; parent: it alone, orphans live on; "
+                   "write: as soon as a half-written file is there)."]
+    bad = ROOT / "tests" / "bad_inputs.py"
+    if bad.is_file():
+        sys.path.insert(0, str(bad.parent))
+        from bad_inputs import COMMANDS, ROWS
+
+        areas = pd.Series([r.area for r in ROWS]).value_counts(sort=False)
+        text += ["", f"Bad inputs: {len(ROWS)} kinds, each made and refused in one line by "
+                 "tests/test_bad_inputs.py (" + ", ".join(f"{k} {v}" for k, v in areas.items())
+                 + f"), and {len(COMMANDS)} bad commands."]
+    target.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--kills", type=int, default=40, help="of single stages")
+    parser.add_argument("--chains", type=int, default=4, help="kills of whole chains")
+    parser.add_argument("--only", default="", help="stages to kill, such as 03_demo,04_demo")
+    parser.add_argument("--cores", type=int, default=1)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--forever", action="store_true", help="go on until stopped")
+    parser.add_argument("--clean", type=Path, default=None, help="data folder of a clean smoke run")
+    parser.add_argument("--out", type=Path, default=TABLE)
+    parser.add_argument("--report", action="store_true", help="only write the page of the table")
+    options = parser.parse_args()
+    if options.report:
+        report(options.out, options.out.with_suffix(".md"))
+        return 0
+    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+        home = Path(folder)
+        clean = options.clean or clean_run(home / "clean", options.cores)
+        check_whole(chain_steps(), clean)
+        usual = sum(json.loads((clean / s.record.relative_to(s.run_root.parent)).read_text(
+            encoding="utf-8"))["wall_seconds"] + 5 for s in chain_steps())
+        seed, more = options.seed, True
+        while more:
+            for line in kill_stages(clean, home, options.kills, seed, options.only):
+                append(options.out, line)
+                print(*line.values(), flush=True)
+            for i in range(options.chains):
+                line = chain_kill(clean, home, HOWS[i % 3], seed + 10_000 + i,
+                                  usual / options.cores, options.cores)
+                append(options.out, line)
+                print(*line.values(), flush=True)
+            seed, more = seed + options.kills, options.forever
+    report(options.out, options.out.with_suffix(".md"))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
