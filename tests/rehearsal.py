@@ -18,7 +18,7 @@ NARROW = {"hidden_size": 48, "num_hidden_layers": 12, "num_attention_heads": 4,
           "intermediate_size": 64}  # 13 states, as in the paper, 48 wide
 
 
-def build(vocalset: Path, hub: Path, seconds: float = 0.3) -> None:
+def build(vocalset: Path, hub: Path, seconds: float = 0.7) -> None:
     """Write a VocalSet-shaped tree and a model hub's cache of four narrow random encoders.
 
     Twenty singers, one vowel, every technique and exercise, every defect: some 350 clips.
