@@ -24,8 +24,8 @@ FORMAT = 1  # raise it when the files of the store change their form
 
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
 # telling rooms draw what a stage has computed without changing it.
-NOT_IN_KEYS = {"profiles", "store", "files", "inputs", "keys", "machine", "run", "publish", "plots",
-               "plots_evidence", "plots_report", "plots_atlas"}
+NOT_IN_KEYS = {"profiles", "plain_yaml", "store", "files", "inputs", "keys", "machine", "run",
+               "publish", "plots", "plots_evidence", "plots_report", "plots_atlas"}
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,8 @@ from typing import Any
 
 from saeutils import estimates, keys
 from saeutils.files import atomic
-from saeutils.profiles import ROOT, available, data_folder, load_profile, read_yaml
+from saeutils.plain_yaml import read_yaml
+from saeutils.profiles import ROOT, available, data_folder, load_profile
 
 # No right, file too large, no space, read-only, quota: the state of the machine, no mistake here.
 DISK_ERRORS = tuple(f"[Errno {number}]" for number in (13, 27, 28, 30, 122))

@@ -21,10 +21,10 @@ ASKED = [Requirement(line) for line in PROJECT["dependencies"]
 
 # A room imports only from rooms below it; rooms of one floor may use each other downwards.
 FLOORS = [
-    {"profiles", "files", "inputs", "keys", "machine", "store", "protocol"},
+    {"profiles", "plain_yaml", "files", "inputs", "keys", "machine", "store", "protocol"},
     {"datasets", "downloads", "vocalset", "labels", "recordings", "attributes", "synthesis",
      "synthesis_controls", "synthesis_voice", "synthesis_filters", "synthesis_counterfactuals",
-     "lf_voice"},
+     "lf_voice", "handmade"},
     {"encoders", "encoders_hub", "encoders_inputs", "encoders_models", "encoders_forward",
      "encoder_costs", "encoders_released", "own_activations",
      "activations", "pretraining", "pretraining_data", "sae",
@@ -32,7 +32,7 @@ FLOORS = [
      "sae_stream", "sae_stacked"},
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",
      "disentanglement", "map_cells", "stability", "realism", "report", "curves", "interventions",
-     "audit", "audit_maps", "audit_cases", "instrument", "refits", "claims", "nulls",
+     "audit", "audit_maps", "audit_cases", "instrument", "single_codes", "claims", "nulls",
      "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
     {"plots", "plots_evidence", "plots_report", "plots_atlas", "atlas", "atlas_names",
      "atlas_sound", "publish", "run", "estimates", "encoder_card", "exercise_judge", "exercises",
