@@ -1,4 +1,4 @@
-"""What SECURITY.md promises: no pickles, no code from downloads, TLS, checksums, hashed packages."""
+"""What SECURITY.md promises: no pickles, no strange code, TLS, checksums, hashed packages."""
 
 import ast
 import json
