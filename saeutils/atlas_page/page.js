@@ -21,7 +21,7 @@ const known = (value) => value !== null && value !== undefined;
 const minus = (text) => text.replace("-", "−");
 const fixed = (value, digits = 2) => known(value) ? minus(value.toFixed(digits)) : "–";
 const signed = (value, digits = 2) => known(value) ? (value > 0 ? "+" : "") + fixed(value, digits) : "–";
-const percent = (value) => known(value) ? (value > 0 && value < .01 ? "<1 %" : Math.round(100 * value) + " %") : "–";
+const percent = (value) => known(value) ? (value > 0 && value < .01 ? "<1\u00a0%" : Math.round(100 * value) + "\u00a0%") : "–";
 const words = (name) => String(name).replaceAll("_", " ");
 const fact = (latent, split, metric) => ((latent.facts[split] || {})[metric] || [null, null, null, 0]);
 const stability = (latent) => latent.stability ? latent.stability.code_correlation[0] : null;
@@ -299,7 +299,10 @@ function card(latent) {
   if (!meta.panels.factors) children.at(-1).append(el("p", { class: "note" }, "Recorded causes: left out, this material has none."));
   if (latent.responses) {
     const pair = latent.pair;
-    children.push(section("What moves it", `The same clip again with one cause moved and all else held. Share: how much of the latent's response belongs to that cause. Trend: Kendall's tau over the steps. Placebos are a new noise seed and a new gain. The curves have one scale, in steps of up to two population SDs.`,
+    const natural = latent.responses.some((r) => r.factor === "placebo_vowel");
+    children.push(section("What moves it", natural
+      ? "Pairs made by nature: one singer, vowel and exercise, straight and with a technique. Share: how much of the latent's response belongs to that technique. The placebo is another vowel, straight like the first. More than the technique can differ in such a pair."
+      : "The same clip again with one cause moved and all else held. Share: how much of the latent's response belongs to that cause. Trend: Kendall's tau over the steps. Placebos are a new noise seed and a new gain. The curves have one scale, in steps of up to two population SDs.",
       el("div", { class: "columns" }, el("div", {}, responseTable(latent)),
         pair ? el("div", { class: "pairs" }, el("h4", {}, `Before and after: ${words(pair.name)} ${signed(pair.step, 1)} SD`),
           el("div", { class: "clips two" }, ...pair.both.map((c, i) => clipFigure(latent, c, i ? "after" : "before"))),
