@@ -79,7 +79,7 @@ def text(hours: float) -> str:
         "number. (The frames come from `encoders.states`; the loop that writes them is yours.)",
         "2. **Extraction without GPUs.** Clips are cut into shards of whole batches, and results "
         "do not depend on who computes which; on a cluster `extraction.device: cuda` asks for one "
-        "GPU a job. One encoder is one job today: for hours like these, give each job a part of the "
+        "GPU a job. One encoder is one job today: for so many hours, give each job a part of the "
         "label table and a run of its own.",
         f"3. **One pass over {frames:,.0f} frames.** Dictionaries of this width are commonly "
         "trained on far fewer: a random tenth of the shards is the first thing to try.",
