@@ -12,6 +12,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from scipy.fft import next_fast_len, rfft
 
 BANDS, LOW_HZ, HIGH_HZ = 40, 60.0, 7_600.0
 FRAME_S, HOP_S = 0.046, 0.01
@@ -48,8 +49,9 @@ def mel_statistics(wave: np.ndarray, rate_hz: int) -> np.ndarray:
         raise ValueError(f"clip of {len(wave) / rate_hz:.3f} s, finite or not: at least "
                          f"{(size + hop) / rate_hz:.3f} s of finite samples are needed")
     frames_TS = np.lib.stride_tricks.sliding_window_view(wave, size)[::hop]
-    power_TK = np.abs(np.fft.rfft(frames_TS * np.hanning(size).astype(np.float32), axis=1)) ** 2
-    mel_TB = power_TK @ mel_bands(size, rate_hz).T
+    points = next_fast_len(size, real=True)  # zeros behind each frame: a transform of good size
+    power_TK = np.abs(rfft(frames_TS * np.hanning(size).astype(np.float32), points, axis=1)) ** 2
+    mel_TB = power_TK @ mel_bands(points, rate_hz).T
     top = float(mel_TB.max())
     level_TB = 10 * np.log10(np.maximum(mel_TB / top if top > 0 else mel_TB, 1e-8))
     groups_TG = level_TB.reshape(len(level_TB), GROUPS, -1).mean(axis=2)

@@ -126,8 +126,9 @@ def over_layers(table: pd.DataFrame, *, metric: str, references: dict[str, float
         axis.plot(depth, rows["value"], color=color, marker=marker, linestyle=":", linewidth=0.9,
                   markerfacecolor="white", markersize=5, alpha=0.85,
                   label=f"{encoder_label(name)}, published")
-    for name, value in (references or {}).items():
-        baseline(axis, value, name, side="left")
+    named = sorted((references or {}).items(), key=lambda item: item[1])
+    for number, (name, value) in enumerate(named):  # neighbours do not print over each other
+        baseline(axis, value, name, side=("left", "right")[number % 2])
     axis.set(xlabel="relative depth of the layer (0 = before the first block, 1 = last)",
              ylabel=METRICS.get(metric, metric))
     _legend_above(figure, axis, columns=3)
