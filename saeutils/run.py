@@ -65,6 +65,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, NotebookFailure, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("error: stopped by hand; what is finished is kept, the same command goes on from "
+              "there", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -5,6 +5,7 @@ The counts of longer runs stand in benchmarks/reliability.md; `make torture` goe
 
 import os
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -166,6 +167,21 @@ def test_two_runs_of_one_stage_do_not_meet(clean, tmp_path):
     statuses = sorted(rival.wait(timeout=600) for rival in rivals)
     assert statuses == [0, 1]
     assert torture.compare([step], folder, clean) > 0
+
+
+@pytest.mark.parametrize("step", [keys.find_step("00", "smoke"), None], ids=["stage", "chain"])
+def test_stopping_by_hand_is_one_line(tmp_path, step):
+    process = torture.start(tmp_path, step)
+    log = tmp_path / "torture.log"
+    end = time.monotonic() + 90
+    while "started" not in log.read_text() and time.monotonic() < end:
+        time.sleep(0.1)
+    time.sleep(2)
+    os.killpg(process.pid, signal.SIGINT)  # as the terminal does on Ctrl-C
+    assert process.wait(timeout=60) == 130
+    text = log.read_text()
+    assert "stopped by hand" in text and "Traceback" not in text, text
+    assert torture.check_whole(torture.chain_steps(), tmp_path) == 0
 
 
 def test_half_written_files_are_seen_by_nobody(tmp_path):
