@@ -110,6 +110,8 @@ def page_content(
         A clip or a curve that a table names is not there.
     """
     frames = frame_curves or {}
+    tables = {name: table.fillna({c: "" for c in ("technique", "name") if c in table})
+              for name, table in tables.items()}  # an empty label comes back from CSV as NaN
     by_latent = {name: dict(iter(table.groupby("latent"))) for name, table in tables.items()
                  if len(table) and name != "chosen"}
     latents = [_latent(row, by_latent, curves, frames)

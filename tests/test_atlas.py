@@ -276,6 +276,22 @@ def test_missing_material_leaves_its_panels_out(made):
     json.dumps(bare, allow_nan=False)
 
 
+def test_tables_without_labels_come_back_from_csv_and_make_a_page(made):
+    content, tables = made
+    bare = dict(tables, chosen=tables["chosen"].assign(technique=np.nan))
+    own = bare["groups"]["grouping"] == "technique"
+    bare["groups"] = bare["groups"].assign(name=bare["groups"]["name"].mask(own))
+    bare["groups"] = bare["groups"].drop_duplicates(["latent", "split", "grouping", "name"])
+    shown = {item["clip"]: np.ones(3) for latent in content["latents"] for item in
+             latent["clips"] + latent.get("pair", {}).get("both", [])}
+    curves = {(f, name): curve for f in bare["chosen"]["latent"] for name, curve in shown.items()}
+    clip = {"technique": "", "singer": "s", "vowel": "", "exercise": "", "seconds": 1.0,
+            "mp3": b"", "mel": b""}
+    read = atlas.page_content(bare, dict.fromkeys(shown, clip), curves, content["meta"])
+    assert {latent["technique"] for latent in read["latents"]} == {""}
+    json.dumps(read, allow_nan=False)
+
+
 def test_a_page_too_large_is_refused_and_one_can_be_made_to_fit(made, tmp_path):
     with pytest.raises(ValueError, match="at most 0.01 MB: show fewer latents"):
         atlas.write_page(tmp_path / "index.html", made[0], 0.01)
