@@ -138,7 +138,26 @@ def compare(steps: list[keys.Step], folder: Path, clean: Path) -> int:
         if differ:
             raise AssertionError(f"{step.label}: {', '.join(differ)} differ from the clean run")
         count += len(texts)
+        if step.number == "01":
+            count += compare_audio(folder / step.run_root.name, clean / step.run_root.name)
     return count
+
+
+def audio(root: Path) -> dict[str, Path]:
+    """Sound files of a run, by their path below it."""
+    return {path.relative_to(root).as_posix(): path for path in root.rglob("*.flac")
+            if not path.name.startswith(".")}
+
+
+def compare_audio(root: Path, clean: Path) -> int:
+    """Number of sound files that equal those of the clean run; a difference is an error."""
+    ours, theirs = audio(root), audio(clean)
+    if ours.keys() != theirs.keys():
+        raise AssertionError("01: other sound files than in the clean run")
+    differ = [name for name in theirs if digest_of(ours[name]) != digest_of(theirs[name])]
+    if differ:
+        raise AssertionError(f"01: {', '.join(differ[:5])} differ from the clean run")
+    return len(theirs)
 
 
 def chain_steps() -> list[keys.Step]:
@@ -169,6 +188,9 @@ def before(step: keys.Step, clean: Path, home: Path) -> Path:
     shutil.rmtree(folder / step.record.parent.relative_to(step.run_root.parent))
     for name in recorded(step, clean):
         (folder / step.root.relative_to(step.run_root.parent) / name).unlink(missing_ok=True)
+    if step.number == "01":
+        for path in audio(run_root).values():
+            path.unlink()
     return folder
 
 
@@ -264,7 +286,7 @@ def report(table: Path, target: Path) -> None:
             "Made by `make torture` (tests/torture.py) from [reliability.csv](reliability.csv): "
             f"one line a trial, {lines['date'].min()} to {lines['date'].max()}. Profile smoke. "
             "After each trial the run is started again, plainly, and every file that a stage "
-            "records (tables, arrays, weights, audio; PNG images left out) is held against a "
+            "records (tables, arrays, weights; PNG images left out) is held against a "
             "clean run, byte for byte. Straight after a kill, each stage that counts as finished "
             "is checked to be whole.", "",
             "| trial | times | survived | half-written files found at the kill | files compared |",
