@@ -21,8 +21,8 @@ SHORT = {"long_tones": "long"}
 def tone(seed: int, seconds: float, hz: float) -> np.ndarray:
     """A harmonic tone with vibrato and noise, different for every seed.
 
-    Two of three tones of .4 s or more have a gap of breath somewhere, so that no attribute of
-    pauses is constant.
+    Two of three tones of .4 s or more have two gaps of breath of unlike lengths, so that no
+    attribute of pauses is constant.
     """
     rng = np.random.default_rng(seed)
     t = np.arange(int(seconds * RATE)) / RATE
@@ -33,8 +33,10 @@ def tone(seed: int, seconds: float, hz: float) -> np.ndarray:
     wave = sum(np.sin(h * phase) / h**tilt for h in range(1, 11))
     wave = wave / np.abs(wave).max() + rng.uniform(0.001, 0.1) * rng.standard_normal(len(t))
     if seconds >= 0.4 and seed % 3:
-        start, n = int(rng.uniform(0.2, 0.55) * len(t)), int(rng.uniform(0.15, 0.3) * len(t))
-        wave[start:start + n] = rng.uniform(0.01, 0.1) * rng.standard_normal(n)
+        for low in (0.15, 0.55):
+            start = int(rng.uniform(low, low + 0.1) * len(t))
+            n = int(rng.uniform(0.1, 0.28) * len(t))
+            wave[start:start + n] = rng.uniform(0.01, 0.1) * rng.standard_normal(n)
     return 0.4 * wave / np.abs(wave).max()
 
 
