@@ -69,3 +69,24 @@ def test_outputs_move_to_edited_text_but_not_to_other_code():
     assert kept.cells[0].outputs == [output]
     with pytest.raises(ValueError, match="other code cells"):
         publish.with_outputs(new_notebook(cells=[new_code_cell("x = 3")]), ran)
+
+
+def test_pictures_get_lighter_and_stay_the_same_to_the_eye():
+    import base64
+    import io
+
+    import matplotlib.pyplot as plt
+    import numpy as np
+    from PIL import Image
+
+    figure, axis = plt.subplots()
+    axis.plot([0, 1, 4], color="#0072B2")
+    held = io.BytesIO()
+    figure.savefig(held, dpi=100)
+    plt.close(figure)
+    before = base64.b64encode(held.getvalue()).decode()
+    after = publish.lighter_png(before)
+    pictures = [np.asarray(Image.open(io.BytesIO(base64.b64decode(text))).convert("RGB"), float)
+                for text in (before, after)]
+    assert len(after) < 0.8 * len(before)
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1
