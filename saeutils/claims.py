@@ -227,7 +227,8 @@ def summarise_curves(
 def best_linear(table: pd.DataFrame, names: list[str], weights: np.ndarray) -> str:
     """Which of raw, whitened PCA and ICA reads best within the training singers (inner area)."""
     part = table[(table["metric"] == "inner_area") & table["representation"].isin(LINEAR)]
-    wide = part.pivot_table(index="representation", columns="attribute", values="value")[names]
+    wide = part.pivot_table(index="representation", columns="attribute", values="value")
+    wide = wide.reindex(columns=names)  # an attribute that never varies has no score
     return str((wide.fillna(0) @ weights).idxmax())
 
 

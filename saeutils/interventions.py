@@ -254,8 +254,36 @@ def _raw_power(codes_MF, sets, scale_F, name: str) -> np.ndarray:
     return ((codes[own.index] - codes[base[own["base_id"]].to_numpy()]) ** 2).mean(axis=0)
 
 
-def code_matrix(found: Responses) -> tuple[pd.DataFrame, dict[str, int]]:
-    """For each cause the code that answers most specifically to it, and all its responses.
+def split_responses(
+    codes_MF: np.ndarray, sets: pd.DataFrame, scale_F: np.ndarray
+) -> tuple[Responses, Responses]:
+    """`responses` on every other base clip, and on the rest: to choose codes, and to show them.
+
+    Where a factor was moved in one half alone, both are the responses to all clips, which then
+    flatter what is chosen on them.
+    """
+    place = {base: i for i, base in enumerate(sorted(set(sets["base_id"])))}
+    half = sets["base_id"].map(place).to_numpy() % 2 == 0
+    if set(sets["factor"][half]) != set(sets["factor"][~half]):
+        whole = responses(codes_MF, sets, scale_F)
+        return whole, whole
+    return (responses(codes_MF[half], sets[half], scale_F),
+            responses(codes_MF[~half], sets[~half], scale_F))
+
+
+def code_matrix(
+    found: Responses, shown: Responses | None = None
+) -> tuple[pd.DataFrame, dict[str, int]]:
+    """For each cause the code that answers most and most specifically to it, and what it does.
+
+    Parameters
+    ----------
+    found
+        Responses that the codes are chosen on: of those above the placebo, the one whose power
+        times specificity is largest.
+    shown
+        Responses to other base clips, which fill the table. Without them the table shows the
+        clips that the codes were chosen on, and flatters.
 
     Returns
     -------
@@ -263,18 +291,27 @@ def code_matrix(found: Responses) -> tuple[pd.DataFrame, dict[str, int]]:
         A table with columns code (label), factor, value, confirmed, one row per code and factor:
         for causes the share of the code's response, for placebos their power over the code's
         largest one (at most 1). And the code chosen for each cause.
+
+    Raises
+    ------
+    ValueError
+        Both do not hold the same factors.
     """
+    shown = found if shown is None else shown
+    if shown.factors != found.factors:
+        raise ValueError(f"chosen on {', '.join(found.factors)}, shown on "
+                         f"{', '.join(shown.factors)}: the factors must be the same")
     causes = [name for name in found.factors if name not in PLACEBOS]
     rows, best = [], {}
     for q, name in enumerate(causes):
-        score = np.where(found.exceeds[q], np.nan_to_num(found.specificity[q]), -1.0)
-        code = best[name] = int(np.argmax(score))
-        peak = max(float(found.power[:, code].max()), 1e-30)
-        for f, factor in enumerate(found.factors):
+        score = np.nan_to_num(found.specificity[q]) * found.power[q]
+        code = best[name] = int(np.argmax(np.where(found.exceeds[q], score, -1.0)))
+        peak = max(float(shown.power[:, code].max()), 1e-30)
+        for f, factor in enumerate(shown.factors):
             placebo = factor in PLACEBOS
-            value = min(found.power[f, code] / peak, 1.0) if placebo \
-                else float(np.nan_to_num(found.specificity[f, code]))
-            sure = not placebo and bool(found.exceeds[f, code]) and value >= SPECIFICITY_FLOOR
+            value = min(shown.power[f, code] / peak, 1.0) if placebo \
+                else float(np.nan_to_num(shown.specificity[f, code]))
+            sure = not placebo and bool(shown.exceeds[f, code]) and value >= SPECIFICITY_FLOOR
             rows.append((f"{name}: code {code}", factor, value, sure))
     return pd.DataFrame(rows, columns=["code", "factor", "value", "confirmed"]), best
 

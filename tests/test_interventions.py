@@ -10,6 +10,7 @@ from saeutils.interventions import (
     interventions_cell,
     matched_pairs,
     responses,
+    split_responses,
     verdicts,
 )
 
@@ -150,6 +151,27 @@ def test_the_matrix_names_the_most_specific_code_and_the_curve_starts_at_zero(wo
     assert len(curve) == 40 * 5 and np.allclose(curve["value"], curve["step"] / 2)
     with pytest.raises(ValueError, match="no clip with 'rate' moved"):
         code_changes(codes, sets, np.ones(5), "rate", 0)
+
+
+def test_codes_are_chosen_on_one_half_and_shown_on_the_other(world):
+    """A code that moves with pitch in the first base clip alone is no code of pitch elsewhere."""
+    _, _, _, codes, sets = world
+    lucky = np.zeros(len(codes))
+    first = sorted(set(sets["base_id"]))[0]
+    lucky[((sets["base_id"] == first) & (sets["factor"] == "pitch")).to_numpy()] = 50.0
+    with_luck = np.column_stack([codes, lucky])
+    scale = np.ones(with_luck.shape[1])
+    fooled, best = code_matrix(responses(with_luck, sets, scale))
+    assert best["pitch"] == codes.shape[1]
+    chosen, shown = split_responses(with_luck, sets, scale)
+    matrix, picked = code_matrix(chosen, shown)
+    row = matrix[(matrix["code"] == f"pitch: code {picked['pitch']}")].set_index("factor")
+    assert picked["pitch"] == codes.shape[1] and not row.loc["pitch", "confirmed"]
+    one_sided = sets[(sets["factor"] != "tilt") | (sets["base_id"] == first)]
+    both = split_responses(codes[one_sided.index], one_sided, np.ones(codes.shape[1]))
+    assert both[0] is both[1]
+    with pytest.raises(ValueError, match="the factors must be the same"):
+        code_matrix(chosen, both[0].__class__(["pitch"], *list(vars(both[0]).values())[1:]))
 
 
 def test_responses_refuse(world):
