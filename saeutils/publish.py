@@ -18,6 +18,7 @@ from typing import Any
 from saeutils import keys
 from saeutils.files import atomic
 from saeutils.profiles import ROOT
+from saeutils.protocol import PRIMARY_SPARSITY
 
 MARKED = re.compile(r"(<!--v:([a-z0-9_.]+)-->)(.*?)(<!--/v-->)", re.DOTALL)
 KEPT_NOTEBOOK_METADATA = ("kernelspec", "language_info")
@@ -138,7 +139,12 @@ def publish(steps: Sequence[keys.Step]) -> None:
     if (target / "audit.csv").is_file():
         from saeutils.audit import audit_sentence
 
-        more["audit"] = audit_sentence(pd.read_csv(target / "audit.csv"))
+        audit = pd.read_csv(target / "audit.csv")
+        more["audit"] = audit_sentence(audit)
+        changing = audit[(audit["verdict"] == "changes a conclusion")
+                         & (audit["sparsity"] == PRIMARY_SPARSITY)].drop_duplicates("entry")
+        more["audit_changes"] = ", ".join(
+            f"{row.entry} ({row.title})" for row in changing.sort_values("entry").itertuples())
     readme = ROOT / "README.md"
     documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv", more),
                  ROOT / "figures" / "README.md": gallery(run_root / "results" / "gallery.csv",
