@@ -70,7 +70,7 @@ def holdings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        Columns table, encoder, protocol, representation, layers, sparsities, seeds (as texts such
+        Columns table, encoder, representation, protocol, layers, sparsities, seeds (as texts such
         as "0-6" or "75, 95"), rows.
 
     Examples
@@ -91,8 +91,8 @@ def holdings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
                      for plural, column in (("layers", "layer"), ("sparsities", "sparsity"),
                                             ("seeds", "seed"))}
             rows.append({"table": name, "encoder": known["encoder"],
-                         "protocol": known.get("protocol", ""),
-                         "representation": known["representation"]} | texts | {"rows": len(part)})
+                         "representation": known["representation"],
+                         "protocol": known.get("protocol", "")} | texts | {"rows": len(part)})
     return pd.DataFrame(rows)
 
 

@@ -51,10 +51,15 @@ def command(step: keys.Step | None, cores: int) -> list[str]:
 
 
 def start(folder: Path, step: keys.Step | None = None, cores: int = 1, **more) -> subprocess.Popen:
-    """Start a stage or the chain in a process group of its own."""
+    """Start a stage or the chain in a process group of its own, as a terminal would.
+
+    A shell starts what it puts in the background deaf to Ctrl-C, and so are all its children.
+    """
     with open(folder / "torture.log", "ab") as log:
-        return subprocess.Popen(command(step, cores), cwd=ROOT, env=environment(folder), stdout=log,
-                                stderr=log, start_new_session=True, **more)
+        return subprocess.Popen(
+            command(step, cores), cwd=ROOT, env=environment(folder), stdout=log, stderr=log,
+            start_new_session=True,
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more)
 
 
 def finish(folder: Path, step: keys.Step | None = None, cores: int = 1,
