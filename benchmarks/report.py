@@ -49,7 +49,7 @@ def to_fvu() -> list[str]:
              f"{_machine(data)}\n"]
     for name, rows in data.groupby("data", sort=False):
         wide = rows.pivot(index=["sparsity", "contender"], columns="metric", values="value")
-        records = []
+        records, label = [], f"{name}, {wide['epochs'].xs(LOOP, level=1).max():g} epochs of the released recipe"
         for sparsity in sorted(rows["sparsity"].unique()):
             part = wide.loc[sparsity]
             seconds = part["time to released FVU"]
@@ -57,7 +57,7 @@ def to_fvu() -> list[str]:
             fvu, dead = part["final FVU, unseen rows"], part["dead fraction"]
             mine = seconds["ours, corrected"]
             records.append({
-                name: f"{sparsity:g} %", "release's loop": f"{seconds[LOOP]:.1f} s",
+                label: f"{sparsity:g} %", "release's loop": f"{seconds[LOOP]:.1f} s",
                 "best peer": f"{peers.min():.1f} s ({peers.idxmin()})" if len(peers) else "none",
                 "released recipe, ours": _times(seconds["ours, released"], seconds[LOOP], True),
                 "corrected recipe": _times(mine, seconds[LOOP], True),
@@ -65,7 +65,7 @@ def to_fvu() -> list[str]:
                     f"{fvu['ours, released']:.3f} / {fvu['ours, corrected']:.3f}",
                 "dead, released / corrected":
                     f"{dead['ours, released']:.0%} / {dead['ours, corrected']:.0%}"})
-        parts.append(table(pd.DataFrame(records).set_index(name)))
+        parts.append(table(pd.DataFrame(records).set_index(label)))
     return parts + _not_run(data)
 
 

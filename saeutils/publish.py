@@ -143,7 +143,7 @@ def publish(steps: Sequence[keys.Step]) -> None:
         more["audit"] = audit_sentence(audit)
         changing = audit[(audit["verdict"] == "changes a conclusion")
                          & (audit["sparsity"] == PRIMARY_SPARSITY)].drop_duplicates("entry")
-        more["audit_changes"] = ", ".join(
+        more["audit_named"] = ", ".join(
             f"{row.entry} ({row.title})" for row in changing.sort_values("entry").itertuples())
     readme = ROOT / "README.md"
     documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv", more),
