@@ -49,7 +49,8 @@ def to_fvu() -> list[str]:
              f"{_machine(data)}\n"]
     for name, rows in data.groupby("data", sort=False):
         wide = rows.pivot(index=["sparsity", "contender"], columns="metric", values="value")
-        records, label = [], f"{name}, {wide['epochs'].xs(LOOP, level=1).max():g} epochs of the released recipe"
+        epochs = wide["epochs"].xs(LOOP, level=1).max()
+        records, label = [], f"{name}, {epochs:g} epochs of the released recipe"
         for sparsity in sorted(rows["sparsity"].unique()):
             part = wide.loc[sparsity]
             seconds = part["time to released FVU"]
