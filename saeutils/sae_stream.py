@@ -14,7 +14,15 @@ from pathlib import Path
 import numpy as np
 
 from saeutils.sae import SparseAutoencoder, check_k, check_rows
-from saeutils.sae_training import CORRECTED, Recipe, make_steps, rate_at, start_weights
+from saeutils.sae_training import (
+    CORRECTED,
+    Recipe,
+    Task,
+    finish,
+    make_steps,
+    rate_at,
+    start_weights,
+)
 
 CHUNK = 1_024  # rows read at once
 BUFFER = 65_536  # rows shuffled together
@@ -193,8 +201,10 @@ def train_stream(
     held_ND = frame.inward(validation_ND)
     rng = np.random.default_rng([seed, 2])
     first_ND = frame.inward(next(buffers(shards, np.random.default_rng([seed, 3]), buffer)))
-    steps = make_steps(start_weights(first_ND, latents, k, seed, recipe), k, recipe, backend,
-                       device)
+    start = start_weights(first_ND, latents, k, seed, recipe)
+    steps = make_steps(start, k, recipe, backend, device)
+    task = Task(first_ND[:0], held_ND, start, frame.centre_D, frame.scale, frame.axes_DD, k, seed,
+                recipe)
     del first_ND
     best, lowest, history = steps.snapshot(), np.inf, []
     silent_F = np.zeros(latents, np.int64)
@@ -228,11 +238,8 @@ def train_stream(
         if recipe.patience and not any(row["picked"] for row in history[-recipe.patience:]):
             break
     bar.close()
-    picked = next(row for row in reversed(history) if row["picked"])
-    info = {"protocol": recipe.name, "seed": int(seed), "scale": frame.scale,
-            "epochs": len(history), "best_epoch": picked["epoch"], "rows": total,
-            "unused_fraction": picked["dead_fraction"], "backend": backend}
-    sae = SparseAutoencoder(**frame.outward(best), k=k, centred=recipe.centre != "none", info=info)
+    sae, history = finish(task, best, history, backend)
+    sae.info["rows"] = total
     return sae, history
 
 
@@ -265,13 +272,3 @@ class _Frame:
         rows_ND = (rows_ND - self.centre_D) / np.float32(self.scale)
         rows_ND = rows_ND if self.axes_DD is None else rows_ND @ self.axes_DD
         return np.ascontiguousarray(rows_ND, dtype=np.float32)
-
-    def outward(self, weights: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        weights = dict(weights)
-        if self.axes_DD is not None:
-            weights["W_enc_DF"] = np.ascontiguousarray(self.axes_DD @ weights["W_enc_DF"])
-            weights["W_dec_FD"] = np.ascontiguousarray(weights["W_dec_FD"] @ self.axes_DD.T)
-        weights["b_enc_F"] = (weights["b_enc_F"] * self.scale).astype(np.float32)
-        weights["b_dec_D"] = self.centre_D
-        return weights
-
