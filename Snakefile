@@ -34,8 +34,10 @@ def gpus(step):
     return int(step.number == "02" and loaded.extraction.device == "cuda")
 
 
-# How many one-thread processes a stage uses when the machine has them. Results never depend on it.
+# How many one-thread processes a stage may start. Results never depend on it. On one machine a stage
+# counts as one all the same: its quiet parts then leave their core to the stage of another encoder.
 WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
+CLUSTER = bool(config.get("cluster"))
 
 
 rule all:
@@ -52,7 +54,7 @@ for step in steps:
             [need.marker for need in step.needs],
         output:
             step.marker,
-        threads: WORKERS.get(step.number, 1)
+        threads: WORKERS.get(step.number, 1) if CLUSTER else 1
         priority: int(step.number not in ("00", "07"))  # side dishes fill idle cores at the end
         resources:
             mem_mb=mebibytes(step),
@@ -63,8 +65,9 @@ for step in steps:
             what=step.number,
             profile=step.profile,
             run=step.run,
+            workers=min(WORKERS.get(step.number, 1), workflow.cores or 2),
             more=lambda wildcards, source=step.source: parameters + (  # braces are no wildcards
                 f" -p encoder {shlex.quote(source)}" if source else ""),
         shell:
-            "SAEUTILS_WORKERS={threads} {params.python:q} -m saeutils.run {params.what} "
+            "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run {params.what} "
             "--profile {params.profile:q} --run-name {params.run} {params.more}"

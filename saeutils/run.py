@@ -143,7 +143,7 @@ def run_chain(
         "--nolock", "--rerun-incomplete", "--rerun-triggers", "input",
         "--quiet", "host", "progress", "reason", "rules",
         "--config", f"profile={profile}", f"run_name={run_name}",
-        f"overrides=x{json.dumps(overrides or {}).encode().hex()}",
+        f"overrides=x{json.dumps(overrides or {}).encode().hex()}", f"cluster={cluster}",
     ]
     command += ["--dry-run"] if dry else []
     command += ["--workflow-profile", str(_cluster(cluster))] if cluster else []
