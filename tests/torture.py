@@ -1,6 +1,6 @@
 """Kills, full disks, unwritable folders and rivals: what a run survives, counted.
 
-    python tests/torture.py --kills 12 --chains 1 --out benchmarks/reliability.csv
+    python tests/torture.py --kills 8 --chains 1 --out benchmarks/reliability.csv
 
 Stages and whole chains of profile smoke are started as a user starts them, ended by SIGKILL at
 seeded random moments (`tree`: the process and all it started; `parent`: the process alone, so that
@@ -11,6 +11,7 @@ after a kill, a stage that counts as finished must be whole. `make torture` goes
 
 import argparse
 import csv
+import functools
 import hashlib
 import json
 import os
@@ -29,7 +30,8 @@ import psutil
 from saeutils import keys
 from saeutils.profiles import ROOT
 
-COLUMNS = ("date", "check", "target", "how", "seconds", "seed", "half_written", "files", "survived")
+COLUMNS = ("date", "commit", "check", "target", "how", "seconds", "seed", "half_written", "files",
+           "survived")
 HOWS = ("tree", "write", "parent")
 REPORT = ROOT / "benchmarks" / "reliability.md"
 TABLE = ROOT / "benchmarks" / "reliability.csv"
@@ -91,6 +93,22 @@ def half_written(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*.part")]
 
 
+def folders(folder: Path) -> list[str]:
+    """Every folder below `folder`."""
+    return [place for place, _, _ in os.walk(folder)]
+
+
+def has_part(places: list[str]) -> bool:
+    """Whether one of the folders holds a half-written file, seen fast enough to meet one."""
+    for place in places:
+        try:
+            if any(name.endswith(".part") for name in os.listdir(place)):
+                return True
+        except FileNotFoundError:
+            continue
+    return False
+
+
 def wait_for_moment(process: subprocess.Popen, folder: Path, how: str, seconds: float) -> bool:
     """Wait `seconds`, then (for `write`) for a half-written file; False if the process ended."""
     end = time.monotonic() + seconds
@@ -98,13 +116,16 @@ def wait_for_moment(process: subprocess.Popen, folder: Path, how: str, seconds: 
         if process.poll() is not None:
             return False
         time.sleep(0.01)
-    if how == "write":
-        while process.poll() is None:
+    places, looked = folders(folder), time.monotonic()
+    while how == "write" and process.poll() is None:
+        if time.monotonic() > looked + 0.3:
+            places, looked = folders(folder), time.monotonic()
+        if has_part(places):
+            signal_all(process, signal.SIGSTOP)  # hold still: is it still there?
             if half_written(folder):
-                signal_all(process, signal.SIGSTOP)  # hold still: is it still there?
-                if half_written(folder):
-                    return True
-                signal_all(process, signal.SIGCONT)
+                return True
+            signal_all(process, signal.SIGCONT)
+        time.sleep(0.0002)
     return process.poll() is None
 
 
@@ -182,7 +203,8 @@ def before(step: keys.Step, clean: Path, home: Path) -> Path:
     """A copy of the clean run in which this stage, and those that read it, are yet to be made."""
     folder = home / f"before_{step.label}"
     shutil.rmtree(folder, ignore_errors=True)
-    shutil.copytree(clean, folder)
+    shutil.copytree(clean, folder, copy_function=os.link,  # cheap: writes replace, none changes
+                    ignore=shutil.ignore_patterns(".locks", "torture.log"))
     run_root = folder / step.run_root.name
     todo = [s for s in chain_steps() if s.label == step.label or step in s.needs]
     for late in todo:
@@ -248,8 +270,18 @@ def chain_kill(clean: Path, home: Path, how: str, seed: int, usual: float, cores
 def row(check: str, target: str, how: str, seconds: float, seed: int, left: int,
         files: int) -> dict:
     """One line of the table: a line is only made of what was survived."""
-    values = (date.today().isoformat(), check, target, how, round(seconds, 1), seed, left, files, 1)
+    values = (date.today().isoformat(), commit(), check, target, how, round(seconds, 1), seed, left,
+              files, 1)
     return dict(zip(COLUMNS, values, strict=True))
+
+
+@functools.cache
+def commit() -> str:
+    """The commit that is tried, with a + if files were changed since; empty without git."""
+    told = subprocess.run(["git", "describe", "--always", "--abbrev=10", "--dirty=+",
+                           "--exclude=*"],
+                          cwd=ROOT, capture_output=True, text=True)
+    return told.stdout.strip()
 
 
 def append(path: Path, line: dict) -> None:
@@ -263,13 +295,16 @@ def append(path: Path, line: dict) -> None:
 
 
 def kill_stages(clean: Path, home: Path, n: int, seed: int, only: str = ""):
-    """Yield a line for each of `n` kills, over all stages in turn."""
+    """Yield a line for each of `n` kills: all stages in turn, their encoders in turn."""
     steps = [step for step in chain_steps() if not only or step.label in only.split(",")]
+    numbers = sorted({step.number for step in steps})
     for i in range(n):
-        step = steps[i % len(steps)]
+        turn, place = divmod(i, len(numbers))
+        same = [step for step in steps if step.number == numbers[place]]
+        step = same[turn % len(same)]
         record = clean / step.record.relative_to(step.run_root.parent)
         usual = json.loads(record.read_text(encoding="utf-8"))["wall_seconds"] + 4
-        how = HOWS[(i // len(steps) + i % len(steps)) % len(HOWS)]  # each stage meets each kind
+        how = HOWS[(turn + place) % len(HOWS)]  # each stage meets each kind
         yield stage_kill(step, clean, home, how, seed + i, usual)
 
 
@@ -351,6 +386,7 @@ def main() -> int:
                 append(options.out, line)
                 print(*line.values(), flush=True)
             seed, more = seed + options.kills, options.forever
+        check_whole(chain_steps(), clean)  # no trial wrote into the yardstick
     report(options.out, options.out.with_suffix(".md"))
     return 0
 
