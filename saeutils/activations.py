@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -50,13 +50,20 @@ def resample(wave: np.ndarray, from_hz: int, to_hz: int) -> np.ndarray:
     (160,)
     """
     import torch
-    from torchaudio.functional import resample as convert
 
     wave = np.ascontiguousarray(wave, np.float32)
     if from_hz == to_hz:
         return wave
     with torch.inference_mode():
-        return convert(torch.from_numpy(wave), from_hz, to_hz).numpy()
+        return _converter(from_hz, to_hz)(torch.from_numpy(wave)).numpy()
+
+
+@cache
+def _converter(from_hz: int, to_hz: int):
+    """Its filter is made once: for short clips that takes longer than to apply it."""
+    from torchaudio.transforms import Resample
+
+    return Resample(from_hz, to_hz)
 
 
 def plan_batches(
@@ -101,7 +108,7 @@ def extract(
     encoder: Encoder, paths: Sequence[Path], poolings: Sequence[str] = ("masked", "released"), *,
     batch_size: int = 16, window_s: float = 5.0, piece_s: float = 0.0,
     batch_s: float = np.inf, workers: int = 1, cached: Callable | None = None,
-    name: str = "states", progress: bool = False,
+    name: str = "states", progress: bool = False, part: tuple[int, int] = (1, 1),
 ) -> dict[str, np.ndarray]:  # fmt: skip
     """Time-averaged states of sound files, rows in the order of `paths`.
 
@@ -125,6 +132,8 @@ def extract(
         stage goes on where it stopped.
     name : str
         Prefix of the shards' names.
+    part : tuple of int
+        ``(i, n)``: only every `n`-th shard, from the `i`-th (from 1); rows of others stay NaN.
 
     Returns
     -------
@@ -153,7 +162,7 @@ def extract(
     out = {pooling: np.full(shape, np.nan, np.float32) for pooling in poolings}
     bar = tqdm(total=len(paths), unit="clip", desc=name, disable=not progress)
     with ThreadPoolExecutor(workers, initializer=_one_thread) as pool:
-        for number, shard in enumerate(shards):
+        for number, shard in list(enumerate(shards))[part[0] - 1 :: part[1]]:
 
             def compute(shard=shard):
                 jobs = [[paths[row] for row in batch] for batch in shard]
