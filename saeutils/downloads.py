@@ -131,11 +131,19 @@ def fetch(release: Release, folder: Path, *, url: str = "", attempts: int = ATTE
                        downloader=download)
     except ValueError as error:
         if "hash" not in str(error):
+            _forget_empty(folder)
             raise
         raise ValueError(f"{release.archive} has not the published checksum "
                          f"({release.checksum}): it was thrown away; run the command again, or "
                          "give a copy of your own as data.vocalset_dir") from None
     return target
+
+
+def _forget_empty(folder: Path) -> None:
+    """Nothing arrived: no empty folders stay behind."""
+    for path in (folder, folder.parent):
+        if path.is_dir() and not any(path.iterdir()):
+            path.rmdir()
 
 
 def _resume(url: str, part: Path, n_bytes: int, attempts: int) -> None:
@@ -170,9 +178,10 @@ def _resume(url: str, part: Path, n_bytes: int, attempts: int) -> None:
                 time.sleep(WAIT_S * attempt)
     here = part.stat().st_size if part.is_file() else 0
     if here != n_bytes:
-        raise ValueError(f"download of {part.stem} stopped at {here:,} of {n_bytes:,} bytes{why}. "
-                         "Run the command again: it goes on from there. Or give a copy of your "
-                         "own as data.vocalset_dir")
+        raise ValueError(f"download of {url} stopped at {here:,} of {n_bytes:,} bytes{why}. Two "
+                         "ways: run the command again with network, it goes on from there; or get "
+                         "the archive elsewhere and name it, or the folder it unpacks to, as "
+                         "data.vocalset_dir in the profile")
 
 
 def unpack(archive: Path, folder: Path) -> Path:

@@ -4,6 +4,7 @@ import hashlib
 import http.server
 import io
 import os
+import re
 import shutil
 import stat
 import threading
@@ -98,10 +99,14 @@ def test_md5_serves_where_no_sha256_is_published(served, tmp_path):
     assert downloads.fetch(wanted, tmp_path, url=served).is_file()
 
 
-def test_no_connection_names_the_way_out(tmp_path, monkeypatch):
+def test_no_connection_names_the_address_and_both_ways_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
-    with pytest.raises(ValueError, match="0 of 5 bytes: .*refused.*data.vocalset_dir"):
-        downloads.fetch(record(b"hello"), tmp_path, url="http://127.0.0.1:9/x", attempts=1)
+    home = tmp_path / "vocalset" / "1.0"
+    with pytest.raises(ValueError) as caught:
+        downloads.fetch(record(b"hello"), home, url="http://127.0.0.1:9/x", attempts=1)
+    assert re.search("download of http://127.0.0.1:9/x stopped at 0 of 5 bytes: .*refused.*Two ways"
+                     ": run the command again.*data.vocalset_dir", str(caught.value))
+    assert "\n" not in str(caught.value) and not list(tmp_path.iterdir())
 
 
 def test_too_little_disk_is_said_before_the_download(tmp_path):
