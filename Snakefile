@@ -45,15 +45,24 @@ rule all:
         [step.marker for step in steps],
 
 
-for step in steps:
+jobs = []  # name, stage, what it waits for, marker, more words; what is finished needs no rule
+for step in keys.unfinished(steps):
+    below = [need.marker for need in step.needs]
+    parts = step.part_markers(int(config.get("split", 1)))  # of an extraction; stage 02 gathers
+    jobs += [(f"stage_{step.label}_part_{i}", step, below, part, f" --part {i}/{len(parts)}")
+             for i, part in enumerate(parts, 1)]
+    jobs.append((f"stage_{step.label}", step, below + parts, step.marker, ""))
+
+
+for name, step, waits_for, marker, words in jobs:
 
     rule:
         name:
-            f"stage_{step.label}"
+            name
         input:
-            [need.marker for need in step.needs],
+            waits_for,
         output:
-            step.marker,
+            marker,
         threads: WORKERS.get(step.number, 1) if CLUSTER else 1
         priority: int(step.number not in ("00", "07"))  # side dishes fill idle cores at the end
         resources:
@@ -66,8 +75,8 @@ for step in steps:
             profile=step.profile,
             run=step.run,
             workers=min(WORKERS.get(step.number, 1), workflow.cores or 2),
-            more=lambda wildcards, source=step.source: parameters + (  # braces are no wildcards
-                f" -p encoder {shlex.quote(source)}" if source else ""),
+            more=lambda wildcards, source=step.source, words=words: parameters + (  # braces stay
+                f" -p encoder {shlex.quote(source)}" if source else "") + words,
         shell:
             "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run {params.what} "
             "--profile {params.profile:q} --run-name {params.run} {params.more}"

@@ -25,6 +25,30 @@ def atomic(path: Path):
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def one_at_a_time(path: Path, what: str):
+    """Hold a file lock while `what` is computed; it dies with its process, however that ends.
+
+    Raises
+    ------
+    ValueError
+        Another process holds it.
+    """
+    from filelock import FileLock, Timeout
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise ValueError(f"{what} is being computed by another process in the same folder; "
+                         "wait for it, or use --run-name NAME") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def table_file(name: str) -> str:
     return f"{name}.csv" if name.startswith("results/") else f"{name}.parquet"
 

@@ -90,6 +90,12 @@ class Step:
         """The file that says: this stage is finished under this key."""
         return self.run_root / ".done" / f"{self.label}_{self.key[:16]}"
 
+    def part_markers(self, n: int) -> list[Path]:
+        """What `n` jobs that share the extraction of stage 02 leave when done; none for n = 1."""
+        folder = self.run_root / ".done" / "parts"
+        return [folder / f"{self.label}_{self.key[:16]}_{i}_of_{n}" for i in range(1, n + 1)
+                if n > 1 and self.number == "02"]
+
     @property
     def record(self) -> Path:
         """``stage.json`` of this stage."""
@@ -167,6 +173,15 @@ def chain(
             step = _step(number, stage, source, profile, run, loaded, steps)
             steps[step.label] = step
     return list(steps.values())
+
+
+def unfinished(steps: list[Step]) -> list[Step]:
+    """Steps that are yet to run: those without a marker, and those that read one of them."""
+    todo: dict[str, Step] = {}
+    for step in steps:
+        if not step.marker.exists() or any(need.label in todo for need in step.needs):
+            todo[step.label] = step
+    return list(todo.values())
 
 
 def find_step(

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any
 
 from saeutils import estimates, keys
-from saeutils.files import atomic
+from saeutils.files import atomic, one_at_a_time
+from saeutils.parts import compute_part, read_part
 from saeutils.plain_yaml import read_yaml
 from saeutils.profiles import ROOT, available, data_folder, load_profile
 
@@ -57,10 +58,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
             if what == "keys":
                 return _show_keys(steps)
             return run_chain(options.profile, options.run_name, overrides, cores=options.cores,
-                             dry=options.dry_run, cluster=options.cluster)
+                             dry=options.dry_run, cluster=options.cluster, split=options.split)
         number = what.split("_")[0].zfill(2)
         step = keys.find_step(number, options.profile, encoder=encoder or _first(options, number),
                               run_name=options.run_name, overrides=overrides)
+        if options.part:
+            return int(compute_part(step, overrides, read_part(options.part)) < 0)
         run_notebook(step, overrides, timeout=load_profile(options.profile).cell_timeout_seconds)
     except (ValueError, NotebookFailure, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
@@ -106,7 +109,7 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
     failed = target.with_name(f"{name}.failed.ipynb")
     target.parent.mkdir(parents=True, exist_ok=True)
     failed.unlink(missing_ok=True)
-    with _one_at_a_time(step.run_root / ".locks" / f"{step.label}.lock", f"stage {step.label}"):
+    with one_at_a_time(step.run_root / ".locks" / f"{step.label}.lock", f"stage {step.label}"):
         start = time.monotonic()
         print(f"{step.label}: started", flush=True)
         _execute(source, failed, parameters, timeout)
@@ -124,11 +127,12 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
 
 def run_chain(
     profile: str, run_name: str = "", overrides: dict[str, Any] | None = None,
-    cores: int | None = None, dry: bool = False, cluster: str = "",
+    cores: int | None = None, dry: bool = False, cluster: str = "", split: int = 1,
 ) -> int:
     """Let Snakemake run whatever is not finished; one chain at a time in a run's folder.
 
-    `cluster` names a folder of profiles/cluster: stages are then jobs of that cluster.
+    `cluster` names a folder of profiles/cluster: stages are then jobs of that cluster. The
+    extraction of each encoder is `split` jobs that stage 02 gathers; results do not depend on it.
 
     Raises
     ------
@@ -144,19 +148,23 @@ def run_chain(
         "--quiet", "host", "progress", "reason", "rules",
         "--config", f"profile={profile}", f"run_name={run_name}",
         f"overrides=x{json.dumps(overrides or {}).encode().hex()}", f"cluster={cluster}",
+        f"split={split}",
     ]
     command += ["--dry-run"] if dry else []
     command += ["--workflow-profile", str(_cluster(cluster))] if cluster else []
     if not dry:
         estimates.unprune(steps)
-    todo = [step.label for step in steps if not step.marker.exists()]
-    with _one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
+    late = keys.unfinished(steps)
+    todo = [step.label for step in late]
+    with one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
         print(f"{len(steps) - len(todo)} of {len(steps)} stages are finished"
               + (f"; to do: {', '.join(todo)}" if todo else ""), flush=True)
         if dry:
             print(estimates.report(profile, overrides, cores), flush=True)
         if not todo:
             return 0
+        for step in late if not dry else ():  # finished before what it reads: it runs again
+            step.marker.unlink(missing_ok=True)
         start = time.monotonic()
         status = subprocess.run(command, check=False, env=quiet_environment()).returncode
         seconds = time.monotonic() - start
@@ -265,28 +273,6 @@ def _check_parameters(source: Path, parameters: dict[str, Any]) -> None:
                          f"it has {', '.join(sorted(names))}")
 
 
-def _one_at_a_time(path: Path, what: str):
-    from contextlib import contextmanager
-
-    from filelock import FileLock, Timeout
-
-    @contextmanager
-    def held():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{what} is being computed by another process in the same folder; "
-                             "wait for it, or use --run-name NAME") from None
-        try:
-            yield
-        finally:
-            lock.release()
-
-    return held()
-
-
 def _parameters(pairs: Sequence[Sequence[str]]) -> tuple[str | None, dict[str, Any]]:
     encoder, overrides = None, {}
     for name, text in pairs:
@@ -344,6 +330,10 @@ def _parser() -> argparse.ArgumentParser:
                         help="cores for 'all' (default: every core)")
     parser.add_argument("--cluster", default="", metavar="NAME",
                         help="for 'all': stages as jobs of a cluster, such as slurm")
+    parser.add_argument("--split", type=_count, default=1, metavar="N",
+                        help="for 'all': extract each encoder's states in N jobs")
+    parser.add_argument("--part", default="", metavar="I/N",
+                        help="for 02: only the I-th of N parts of the extraction, no notebook")
     parser.add_argument("--dry-run", action="store_true", help="for 'all': say what would run")
     return parser
 

@@ -42,6 +42,7 @@ def open_stage(
     encoder: str | None = None,
     run_name: str = "",
     overrides: dict[str, Any] | None = None,
+    aside: bool = False,
 ) -> Stage:
     """Begin a stage: check what it needs, forget its older result, hold it to one thread.
 
@@ -56,6 +57,8 @@ def open_stage(
         repository of the model hub, or a folder.
     run_name
         Folder below ``data/``; empty means the profile's name.
+    aside
+        Work beside the stage, such as pieces for its cache: an older result is not forgotten.
 
     Raises
     ------
@@ -70,7 +73,8 @@ def open_stage(
     for need in step.needs:
         if not need.marker.exists():
             raise StageError(_missing(need))
-    stage.forget()
+    if not aside:
+        stage.forget()
     return stage
 
 
@@ -270,7 +274,7 @@ class Stage:
     def forget(self) -> None:
         """Remove the markers and ``stage.json`` of older runs of this stage."""
         self.step.record.unlink(missing_ok=True)
-        for marker in self.step.marker.parent.glob(f"{self.step.label}_*"):
+        for marker in _markers(self.step):
             marker.unlink(missing_ok=True)
 
     def finish(self) -> None:
@@ -343,11 +347,16 @@ def _visible(profile: Profile, step: keys.Step) -> SimpleNamespace:
                            seed=profile.seed, encoders=encoders, **sections)
 
 
+def _markers(step: keys.Step) -> list[Path]:
+    """Markers of this stage under any key: ``02_wavlm_*`` would take those of wavlm_as_released."""
+    return sorted(step.marker.parent.glob(f"{step.label}_{'?' * 16}"))
+
+
 def _missing(step: keys.Step) -> str:
     command = f"python -m saeutils.run {step.number} --profile {step.profile}"
     command += f" -p encoder {step.source}" if step.source else ""
     command += f" --run-name {step.run}" if step.run != step.profile else ""
-    old = sorted(step.marker.parent.glob(f"{step.label}_*"))
+    old = _markers(step)
     why = "was made by other code or settings" if old else "has not been run"
     return f"stage {step.label} {why}; run it first: `{command}`, or all of them: `make reproduce`"
 

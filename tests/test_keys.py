@@ -127,3 +127,23 @@ def test_overrides_need_a_run_of_their_own():
 def test_a_run_name_is_a_folder_name(name):
     with pytest.raises(ValueError, match="run name"):
         keys.chain("demo", name)
+
+
+def test_what_is_yet_to_run_includes_all_that_reads_it():
+    steps = keys.chain("smoke")
+    assert keys.unfinished(steps) == steps
+    for step in steps:
+        step.marker.parent.mkdir(parents=True, exist_ok=True)
+        step.marker.write_text("")
+    assert keys.unfinished(steps) == []
+    next(s for s in steps if s.label == "03_demo").marker.unlink()
+    assert [s.label for s in keys.unfinished(steps)] == ["03_demo", "04_demo", "05_demo", "06",
+                                                         "07_demo"]
+
+
+def test_only_an_extraction_of_several_jobs_has_parts():
+    steps = {step.label: step for step in keys.chain("smoke")}
+    assert steps["02_demo"].part_markers(1) == steps["03_demo"].part_markers(3) == []
+    names = [path.name for path in steps["02_demo"].part_markers(2)]
+    assert [name[-7:] for name in names] == ["_1_of_2", "_2_of_2"]
+    assert steps["02_demo"].key[:16] in names[0]

@@ -19,12 +19,6 @@ from saeutils.profiles import ROOT
 KILLS, CHAINS = 22, 2  # with two idle cores: some ten minutes, and some ten more
 
 
-@pytest.fixture(scope="session")
-def clean(tmp_path_factory):
-    """The data folder of a smoke run that nobody disturbed."""
-    return torture.clean_run(tmp_path_factory.mktemp("clean"), cores=2)
-
-
 def mounted(folder, size):
     """Mount a small disk in memory at `folder`; False where that is not permitted."""
     folder.mkdir(exist_ok=True)

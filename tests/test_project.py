@@ -27,7 +27,7 @@ FLOORS = [
      "lf_voice", "handmade"},
     {"encoders", "encoders_hub", "encoders_inputs", "encoders_models", "encoders_forward",
      "encoder_costs", "encoders_released", "own_activations",
-     "activations", "pretraining", "pretraining_data", "sae",
+     "activations", "parts", "pretraining", "pretraining_data", "sae",
      "sae_metrics", "sae_kernels", "sae_torch", "sae_training", "sae_grid", "sae_variants",
      "sae_stream", "sae_stacked"},
     {"statistics", "scores", "lasso", "probing", "probe_cells", "representations", "completeness",

@@ -70,11 +70,10 @@ def slurm():
 
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_chain_through_slurm_equals_the_local_one(slurm, tmp_path):
-    clean = torture.clean_run(tmp_path / "local", cores=2)
+def test_the_chain_through_slurm_equals_the_local_one(slurm, clean, tmp_path):
     folder = tmp_path / "cluster"
     folder.mkdir()
-    command = [*torture.command(None, 2), "--cluster", "slurm"]
+    command = [*torture.command(None, 2), "--cluster", "slurm", "--split", "2"]
     done = subprocess.run(command, cwd=ROOT, env=torture.environment(folder), capture_output=True,
                           text=True, timeout=1800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]

@@ -128,3 +128,21 @@ def test_tables_of_a_rehearsal_say_so():
     stage = open_stage("01", "smoke", overrides={"data.note": "rehearsal: not a result"})
     marked = stage.write_table("results/x", pd.DataFrame({"value": [1.0]}))
     assert pd.read_csv(marked)["data"].tolist() == ["rehearsal: not a result"]
+
+
+def test_a_stage_forgets_no_marker_of_an_encoder_whose_name_begins_like_its_own():
+    """02_wavlm once removed the marker of 02_wavlm_as_released."""
+    stage = tour()
+    other = stage.step.marker.with_name("00_as_released_0123456789abcdef")
+    old = stage.step.marker.with_name("00_0123456789abcdef")
+    for marker in (other, old):
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.write_text("")
+    stage.forget()
+    assert other.exists() and not old.exists()
+
+
+def test_work_aside_forgets_no_older_result():
+    tour().finish()
+    aside = tour(aside=True)
+    assert aside.step.marker.exists() and aside.step.record.exists()
