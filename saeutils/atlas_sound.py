@@ -88,11 +88,11 @@ def train_frame_sae(
     Raises
     ------
     ValueError
-        Fewer frames than a batch of 64 needs, and as `saeutils.sae_training.train_sae`.
+        As `saeutils.sae_training.train_sae`.
     """
     last = len(frames_TD) - max(len(frames_TD) // 10, 1)
     k = like.k or max(1, like.latents // 20)
-    recipe = replace(CORRECTED, epochs=epochs, batch=64)
+    recipe = replace(CORRECTED, epochs=epochs, batch=min(64, last))  # few short clips of AST's
     return train_sae(frames_TD[:last], frames_TD[last:], like.latents, k, seed, recipe)[0]
 
 
