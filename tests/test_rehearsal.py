@@ -1,7 +1,5 @@
 """The paper's profile, rehearsed: what it changes, and the whole way on stand-ins."""
 
-import os
-
 import nbformat
 import pandas as pd
 import pytest
@@ -9,8 +7,9 @@ import rehearsal
 import soundfile
 from vocalset_tree import tone
 
-from saeutils import keys, run
+from saeutils import keys, publish, run
 from saeutils.profiles import load_profile
+from saeutils.store import workers
 
 SIZES = {"sae.latents", "sae.epochs", "sae.corrected_epochs", "sae.sparsities", "sae.n_seeds",
          "probing.epochs", "probing.concept_sparsities", "maps.null_draws",
@@ -61,8 +60,7 @@ def test_the_papers_profile_runs_through_on_stand_ins(tmp_path_factory, monkeypa
     rehearsal.build(folder / "vocalset", folder / "hub")
     overrides = {"data.vocalset_dir": str(folder / "vocalset"),
                  "extraction.hub_cache": str(folder / "hub")}
-    cores = min(2, os.cpu_count() or 1)
-    assert run.run_chain("rehearsal", "practice", overrides, cores=cores) == 0
+    assert run.run_chain("rehearsal", "practice", overrides, cores=min(2, workers())) == 0
     steps = keys.chain("rehearsal", "practice", overrides)
     assert all(step.marker.exists() for step in steps)
     root = steps[0].run_root
@@ -84,9 +82,18 @@ def test_the_papers_profile_runs_through_on_stand_ins(tmp_path_factory, monkeypa
     gathered = pd.concat(pd.read_csv(path) for path in (root / "results").glob("*.csv")
                          if "encoder" in pd.read_csv(path, nrows=1))
     assert set(load_profile("rehearsal").encoders) <= set(gathered["encoder"].dropna())
-    assert list(root.glob("results/*report_card*"))
+    note = load_profile("rehearsal").data.face
+    tables = [*root.rglob("results/*.csv"), *root.rglob("figures/*.csv")]
+    assert len(tables) > 80 and root / "results" / "report_card.csv" in tables
+    for path in tables:
+        assert (pd.read_csv(path)["data"] == note).all(), path
+    card = pd.read_csv(root / "results" / "report_card.csv")
+    assert not card["verdict"].isin(["agrees", "differs", "undecided"]).any()
+    pages = [*root.glob("*/atlas/*.html"), root / "figures" / "report_card.md"]
+    assert len(pages) > 4 and all(note in page.read_text() for page in pages)
     book = nbformat.read(root / "notebooks" / "06_figures.ipynb", as_version=4)
-    assert "rehearsal: not a result" in nbformat.writes(book)
+    assert note in nbformat.writes(book)
+    assert publish.main(["check", "--profile", "rehearsal", "--run-name", "practice"]) == 0
 
 
 @pytest.mark.slow
