@@ -103,6 +103,8 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
     if step.encoder:
         parameters["encoder"] = step.source
     source = step.notebook
+    # a grammar of web addresses, built at import by a validator of JSON: a second that nothing uses
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     _check_parameters(source, parameters)
     name = source.stem + (f"_{step.encoder}" if step.encoder else "")
     target = step.run_root / "notebooks" / f"{name}.ipynb"
