@@ -71,6 +71,22 @@ def test_unequal_rows_are_refused(world):
         encoder_card.assess(acts, noise[:5], clips, factors, acts[:, 0], acts[:, 0])
 
 
+def test_a_second_seed_is_compared_by_rank(world, tmp_path, monkeypatch):
+    acts, noise, clips, factors = world
+    monkeypatch.setattr(encoder_card, "dictionary_fvu", lambda *_: {"75": 0.1, "99": 0.2})
+    given = (acts, noise, clips, factors, acts[:, 0], acts[:, 1])
+    same = encoder_card.assess(*given, repeat_NLD=acts)
+    assert same["bars"][-1][2:] == ["1.00", True]
+    order = [1, 0, 2]  # the best state and the second change places
+    turned = encoder_card.assess(*given, repeat_NLD=acts[:, order])
+    assert turned["bars"][-1][3] is False and turned["bars"][:-1] == same["bars"][:-1]
+    (tmp_path / "card.json").write_text((DEMO_FOLDER / "card.json").read_text())
+    card = encoder_card.reassess(tmp_path, same, "1.0")
+    assert card["sha256"] and "another seed reaches" in (tmp_path / "README.md").read_text()
+    with pytest.raises(ValueError, match="rows differ"):
+        encoder_card.assess(*given, repeat_NLD=acts[:4])
+
+
 def test_card_shows_misses_and_fits_the_weights():
     """The committed card is what its JSON says, for these very weights."""
     from hashlib import sha256
