@@ -25,7 +25,8 @@ FORMAT = 1  # raise it when the files of the store change their form
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
 # telling rooms draw what a stage has computed without changing it.
 NOT_IN_KEYS = {"profiles", "plain_yaml", "store", "files", "inputs", "keys", "machine", "run",
-               "publish", "plots", "plots_evidence", "plots_report", "plots_atlas"}
+               "publish", "plots", "plots_evidence", "plots_report", "plots_overview",
+               "plots_atlas"}
 
 
 @dataclass(frozen=True)

@@ -19,12 +19,12 @@ ENCODERS = {
     "wavlm_as_released": ("#CC79A7", "<"),
 }
 OTHER = ("#6A3D9A", "X")
-REPRESENTATIONS = {
+REPRESENTATIONS = {  # in the order of legends
+    "raw": ("#000000", None, (0, (4, 2)), "raw states"),
     "sae": ("#0072B2", "o", "-", "SAE"),
     "sae_released": ("#56B4E9", "v", "-", "SAE, released recipe"),
     "random": ("#D55E00", "s", "--", "untrained dictionary"),
     "noise": ("#8C8C8C", "x", ":", "pure noise codes"),
-    "raw": ("#000000", None, (0, (4, 2)), "raw states"),
     "pca": ("#009E73", "^", "-.", "PCA"),
     "whitened_pca": ("#009E73", "^", "-.", "whitened PCA"),
     "ica": ("#CC79A7", "v", "-.", "ICA"),
@@ -37,6 +37,8 @@ METRICS = {
     "r2_held_out": "R² (unseen singers)", "completeness": "completeness (as published)",
     "effective_codes": "effective number of codes",
 }
+LEVELS = {"log_mel": "log-mel statistics", "egemaps": "eGeMAPS attributes",
+          "duration": "duration alone", "majority": "majority class"}
 GREY = "#666666"
 SYNTHETIC = "synthetic singers"
 _HOUSE = {"note": SYNTHETIC}  # what a figure says when its caller says nothing
@@ -72,8 +74,8 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 7.2, height: f
     note = _HOUSE["note"] if note is None else note
     figure, axes = plt.subplots(rows, columns, figsize=(width, height), squeeze=False,
                                 **axes_options)
-    figure.get_layout_engine().set(rect=(0, 0.035, 1, 0.965))
     if note:
+        figure.get_layout_engine().set(rect=(0, 0.16 / height, 1, 1 - 0.16 / height))
         figure.text(0.995, 0.008, note, ha="right", va="bottom", color=GREY, fontsize=9.5,
                     style="italic")
     plt.close(figure)  # shown by the notebook's display, once, and not kept open
@@ -84,8 +86,9 @@ def baseline(axis, value: float, label: str, *, side: str = "right") -> None:
     """Thin horizontal line with its name at the edge: chance, majority class, raw."""
     axis.axhline(value, color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
     x, align = (0.995, "right") if side == "right" else (0.005, "left")
-    axis.text(x, value, label, transform=axis.get_yaxis_transform(), ha=align, va="bottom",
-              fontsize=8.5, color=GREY)
+    axis.text(x, value, LEVELS.get(label, label), transform=axis.get_yaxis_transform(), ha=align,
+              va="bottom" if value >= 0 else "top", fontsize=8.5, color="#444444", zorder=2.5,
+              bbox={"facecolor": "white", "alpha": 0.75, "edgecolor": "none", "pad": 0.6})
 
 
 def line(axis, x, table: pd.DataFrame, *, color: str, marker: str | None = "o",
@@ -169,7 +172,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
                      hollow=kind == "published",
                      offset=0.09 * (kinds.index(kind) - (len(kinds) - 1) / 2))
         for text, value in (references or {}).items():
-            baseline(axis, value, text)
+            baseline(axis, value, text, side="left")
         axis.set_title(str(name), loc="left")
         axis.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         axis.set_xlim(-0.4, len(ticks) - 0.6)
@@ -177,7 +180,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
             axis.set_yscale("log")
     for axis in axes.flat[len(names):]:
         axis.set_visible(False)
-    _common_x(figure, "sparsity of the codes (%)", note)
+    below_all(figure, "sparsity of the codes (%)", note)
     figure.supylabel(METRICS.get(metric, metric), fontsize=11)
     _legend_above(figure, axes, columns=2 if columns <= 2 else 4)
     return figure
@@ -253,7 +256,7 @@ def contrasts(table: pd.DataFrame, *, note: str | None = None) -> Figure:
         axis.set_title(str(name).replace("_", " "), loc="left")
     for axis in axes.flat[len(techniques):]:
         axis.set_visible(False)
-    _common_x(figure, "real singers: difference to straight tone (interquartile ranges)", note)
+    below_all(figure, "real singers: difference to straight tone (interquartile ranges)", note)
     figure.supylabel("synthetic singers", fontsize=11)
     return figure
 
@@ -270,9 +273,9 @@ def attribute_groups(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     figure, axes = new_figure(note=note)
     axis = axes[0, 0]
     groups = list(dict.fromkeys(table["group"]))
-    series = list(dict.fromkeys(table["series"]))
-    width = 0.8 / len(series)
     palette = {look[3]: look[0] for look in REPRESENTATIONS.values()}
+    series = _in_order(dict.fromkeys(table["series"]))
+    width = 0.8 / len(series)
     for i, name in enumerate(series):
         part = table[table["series"] == name].set_index("group").reindex(groups)
         x = np.arange(len(groups)) + (i - (len(series) - 1) / 2) * width
@@ -287,7 +290,7 @@ def attribute_groups(table: pd.DataFrame, *, note: str | None = None) -> Figure:
                     rotation=20, ha="right")
     axis.set(ylabel="attributes among the ten best")
     axis.grid(axis="x", visible=False)
-    _legend_above(figure, axis, columns=3)
+    _legend_above(figure, axis, columns=4)
     return figure
 
 
@@ -308,7 +311,7 @@ def completeness_entropy(table: pd.DataFrame, *, note: str | None = None) -> Fig
         axis.scatter(part["entropy"], part["value"], s=18, color=color, alpha=0.7, linewidths=0)
         rank = part["entropy"].corr(part["value"], method="spearman")
         axis.set_title(f"{label}\nrank correlation {rank:+.2f}", loc="left", fontsize=10)
-    _common_x(figure, "entropy of the attribute's 10-bin histogram (bits)", note)
+    below_all(figure, "entropy of the attribute's 10-bin histogram (bits)", note)
     axes[0, 0].set_ylabel(METRICS["completeness"])
     return figure
 
@@ -326,7 +329,7 @@ def encoder_label(name: str) -> str:
     return labels.get(name, name)
 
 
-def _common_x(figure: Figure, text: str, note: str | None) -> None:
+def below_all(figure: Figure, text: str, note: str | None) -> None:
     """Label below all panels, with the note as a second line: there it can cover nothing."""
     note = _HOUSE["note"] if note is None else note
     figure.supxlabel(f"{text}\n({note})" if note else text, fontsize=11)
@@ -337,8 +340,16 @@ def _legend_above(figure: Figure, axes, columns: int) -> None:
     for axis in np.ravel(axes):
         for handle, label in zip(*axis.get_legend_handles_labels(), strict=True):
             kept.setdefault(label, handle)
-    if kept:
-        figure.legend(list(kept.values()), list(kept), loc="outside upper left", ncols=columns)
+    names = _in_order(kept)
+    if names not in ([], ["SAE"]):  # a lone SAE needs no name
+        figure.legend([kept[name] for name in names], names, loc="outside upper left",
+                      ncols=columns)
+
+
+def _in_order(labels) -> list[str]:
+    """Representations in the order of `REPRESENTATIONS`, behind other labels."""
+    order = [look[3] for look in REPRESENTATIONS.values()]
+    return sorted(labels, key=lambda name: order.index(name) if name in order else -1)
 
 
 def matrix(values, *, rows: str, columns: str, label: str, limit: float = 1.0,
@@ -373,27 +384,4 @@ def sorted_curves(series: dict, *, x: str, y: str, note: str = "") -> Figure:
                   markersize=4, label=label)
     axis.set(xlabel=x, ylabel=y, ylim=(0, 1.05))
     _legend_above(figure, axis, columns=3)
-    return figure
-
-
-def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: float = 5000.0,
-                 columns: int = 2, note: str | None = None) -> Figure:
-    """Level over time and frequency, one panel per clip, all on one scale of 70 dB."""
-    from scipy.signal import spectrogram
-
-    rows = -(-len(waves) // columns)
-    figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.1 * rows + 0.7,
-                              note="", sharey=True)
-    for axis, (name, wave) in zip(axes.flat, waves.items(), strict=False):
-        hz, seconds, power = spectrogram(np.asarray(wave, float), sample_rate, nperseg=1024,
-                                         noverlap=768)
-        level = 10 * np.log10(power[hz <= top_hz] + 1e-16)
-        axis.pcolormesh(seconds, hz[hz <= top_hz] / 1000, level - level.max(), vmin=-70, vmax=0,
-                        cmap="magma", rasterized=True, shading="auto")
-        axis.grid(False)
-        axis.set_title(name.replace("_", " "), loc="left")
-    for axis in axes.flat[len(waves):]:
-        axis.set_visible(False)
-    _common_x(figure, "time (s)", note)
-    figure.supylabel("frequency (kHz)", fontsize=11)
     return figure

@@ -1,4 +1,4 @@
-"""Figures of notebook 07: what a latent does within a clip."""
+"""Figures of sound over time: spectrograms, and what a latent does within a clip."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from saeutils.plots import new_figure
+from saeutils.plots import below_all, new_figure
 
 INK, FLAME, BLUE = "Greys", "#D55E00", "#0072B2"
 
@@ -22,10 +22,12 @@ def latents_in_time(
     panels
         Each with title, levels (mel levels 0 to 1, [bands, frames]), seconds, curve (the latent
         over the frames), and optionally frames (a frame-level latent on the same frames).
+    note
+        Whose voices these are.
     """
     rows = -(-len(panels) // columns)
     figure, axes = new_figure(rows, columns, width=3.75 * columns, height=1.75 * rows + 0.9,
-                              note="" if note is None else note)
+                              note="")
     for axis, panel in zip(axes.flat, panels, strict=False):
         axis.imshow(panel["levels"], origin="lower", aspect="auto", cmap=INK, alpha=0.75,
                     extent=(0, panel["seconds"], 0, 1), vmin=0, vmax=1.15)
@@ -48,8 +50,31 @@ def latents_in_time(
                       linewidth=1.4, label="closest frame-level latent, where it fires (own scale)")
     for axis in axes.flat[len(panels):]:
         axis.set_visible(False)
-    figure.supxlabel("time (s); mel spectrogram 60 Hz to 7.6 kHz", fontsize=10)
+    below_all(figure, "time (s); mel spectrogram 60 Hz to 7.6 kHz", note)
     kept = {label: handle for axis in figure.axes
             for handle, label in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.legend(list(kept.values()), list(kept), loc="outside upper left", ncols=2)
+    return figure
+
+
+def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: float = 5000.0,
+                 columns: int = 2, note: str | None = None) -> Figure:
+    """Level over time and frequency, one panel per clip, all on one scale of 70 dB."""
+    from scipy.signal import spectrogram
+
+    rows = -(-len(waves) // columns)
+    figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.1 * rows + 0.7,
+                              note="", sharey=True)
+    for axis, (name, wave) in zip(axes.flat, waves.items(), strict=False):
+        hz, seconds, power = spectrogram(np.asarray(wave, float), sample_rate, nperseg=1024,
+                                         noverlap=768)
+        level = 10 * np.log10(power[hz <= top_hz] + 1e-16)
+        axis.pcolormesh(seconds, hz[hz <= top_hz] / 1000, level - level.max(), vmin=-70, vmax=0,
+                        cmap="magma", rasterized=True, shading="auto")
+        axis.grid(False)
+        axis.set_title(name.replace("_", " "), loc="left")
+    for axis in axes.flat[len(waves):]:
+        axis.set_visible(False)
+    below_all(figure, "time (s)", note)
+    figure.supylabel("frequency (kHz)", fontsize=11)
     return figure

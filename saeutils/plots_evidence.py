@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from saeutils.atlas_names import readable
 from saeutils.plots import GREY, REPRESENTATIONS, line, new_figure
 
 
@@ -87,8 +88,11 @@ def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     image = axis.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     for row, column in np.argwhere(marks.fillna(False).to_numpy(dtype=bool)):
         axis.plot(column, row, marker="o", color="#D55E00", markersize=4)
-    axis.set_xticks(range(len(factors)), factors, rotation=40, ha="right", fontsize=9)
-    axis.set_yticks(range(len(codes)), codes, fontsize=8.5)
+    named = [f"{readable(name)}: {code}" if code else name
+             for name, _, code in (label.partition(": ") for label in codes)]
+    axis.set_xticks(range(len(factors)), [readable(name) for name in factors], rotation=40,
+                    ha="right", fontsize=9)
+    axis.set_yticks(range(len(codes)), named, fontsize=8.5)
     axis.grid(False)
     figure.colorbar(image, ax=axis, label="share of the code's response", pad=0.015)
     return figure
@@ -112,7 +116,7 @@ def response_curve(table: pd.DataFrame, *, x: str, note: str | None = None) -> F
     mean = table.assign(bin=(table["step"] * 2).round() / 2).groupby("bin")["value"].mean()
     axis.plot(mean.index, mean, color="black", marker="o", label="mean over base clips")
     axis.axhline(0, color=GREY, linewidth=0.8)
-    axis.set(xlabel=f"{x}, moved by (population SDs)", ylabel="change of the code (SDs)")
+    axis.set(xlabel=f"{readable(x)}, moved by (population SDs)", ylabel="change of the code (SDs)")
     axis.legend(loc="upper left")
     return figure
 
@@ -135,7 +139,8 @@ def instrument_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure
         axis.text(column, row, f"{values[row, column]:+.1f}".replace("0.", "."), ha="center",
                   va="center", fontsize=8, color="white" if abs(values[row, column]) > 0.6
                   else "black")
-    axis.set_xticks(range(table.shape[1]), list(table.columns), rotation=40, ha="right", fontsize=9)
+    axis.set_xticks(range(table.shape[1]), [readable(name) for name in table.columns], rotation=40,
+                    ha="right", fontsize=9)
     axis.set_yticks(range(len(table)), list(table.index), fontsize=9)
     axis.grid(False)
     figure.colorbar(image, ax=axis, label="rank correlation", pad=0.015)

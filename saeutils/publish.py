@@ -281,7 +281,8 @@ def gallery(table: Path, profile: str) -> str:
     if (table.parent.parent / "figures" / "report_card.md").is_file():
         lines += [f"Every published value beside ours: [report card]({profile}/report_card.md). "
                   f"Which cells each table holds: [cells.csv]({profile}/cells.csv).", ""]
-    for row in pd.read_csv(table).to_dict("records"):
+    figures = pd.read_csv(table).to_dict("records")
+    for row in sorted(figures, key=lambda row: row["figure"] != "overview"):  # the whole first
         name = row["figure"]
         lines += [f"## {name.replace('_', ' ', 1).replace('_', ' ')}", "",
                   f"![{row['alt']}]({profile}/{name}.png)", "",

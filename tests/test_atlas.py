@@ -82,6 +82,15 @@ def test_shown_clips_come_loudest_first_from_the_given_rows_and_once():
     assert shown["place"].tolist() == ["top 1", "top 2", "q50", "q0"]
 
 
+def test_a_clip_of_nearly_the_wanted_rank_is_taken_where_the_page_has_it_already():
+    codes = np.stack([np.arange(100, 0, -1), np.zeros(100)], axis=1).astype(float)
+    codes[[51, 49, 52, 7], 1] = 4.0, 3.0, 2.0, 1.0  # 51, 49 and 52 are on the page for latent 1
+    shown = atlas_latents.shown_clips(codes, codes, np.arange(100), [0, 1], n_top=3,
+                                      quantiles=(0.9, 0.5))
+    first = shown[shown["latent"] == 0].set_index("place")["row"]
+    assert first.to_dict() == {"top 1": 0, "top 2": 1, "top 3": 2, "q90": 10, "q50": 49}
+
+
 def test_group_means_in_sds_by_hand():
     clips = pd.DataFrame({"technique": ["a", "a", "b"], "vowel": "i", "singer": ["s", "t", "t"]})
     table = atlas_latents.group_means(np.array([[2.0], [4.0], [0.0]]), clips,
