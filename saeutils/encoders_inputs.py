@@ -131,8 +131,10 @@ def _one_by_one(
     parts = []
     for wave in waves:
         given = encoder.extractor(wave, sampling_rate=encoder.sampling_rate, return_tensors="pt")
-        mask = given.get("attention_mask")
-        parts.append(torch.stack(forward(given["input_features"], attention_mask=mask), 1)[0])
+        features, mask = given["input_features"], given.get("attention_mask")
+        if encoder.model.config.model_type == "parakeet_encoder":  # its last frame is padding
+            features, mask = features[:, : int(mask.sum())], None
+        parts.append(torch.stack(forward(features, attention_mask=mask), 1)[0])
     longest = max(part.shape[1] for part in parts)
     out = torch.zeros(len(parts), parts[0].shape[0], longest, parts[0].shape[2])
     sound = np.zeros((len(parts), longest), bool)

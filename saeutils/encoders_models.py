@@ -33,6 +33,8 @@ FAMILIES = {
     "wav2vec2-conformer": ("Wav2Vec2ConformerModel", "waveform"),
     "audio-spectrogram-transformer": ("ASTModel", "ast"), "whisper": ("WhisperModel", "whisper"),
     "wav2vec2-bert": ("Wav2Vec2BertModel", "features"),
+    "parakeet_ctc": ("ParakeetForCTC", "features"),
+    "parakeet_encoder": ("ParakeetEncoder", "features"),
 }  # fmt: skip
 # MERT's configuration names a class of its own; with these values that class is a HuBERT.
 MERT_IS_HUBERT = {"feature_extractor_cqt": False, "deepnorm": False, "attention_relax": -1}
@@ -284,6 +286,8 @@ def _drawn(cls: type, config: Any, seed: int) -> torch.nn.Module:
 
 def _encoder_of(model: torch.nn.Module) -> torch.nn.Module:
     base = getattr(model, model.base_model_prefix, model)
+    if base.config.model_type == "parakeet_ctc":  # its head alone has no base model
+        return base.encoder
     return base.get_encoder() if base.config.is_encoder_decoder else base
 
 
@@ -294,6 +298,8 @@ def _extractor(settings: dict, kind: str, model: torch.nn.Module, name: str) -> 
 
     own = {"ast": "ASTFeatureExtractor", "whisper": "WhisperFeatureExtractor",
            "features": "SeamlessM4TFeatureExtractor"}[kind]  # fmt: skip
+    if model.config.model_type == "parakeet_encoder":
+        own = "ParakeetFeatureExtractor"
     extractor = getattr(transformers, own).from_dict(dict(settings))
     wanted = {"num_mel_bins", "max_length"} if kind == "ast" else set()
     for key in wanted:

@@ -406,6 +406,34 @@ def test_wav2vec2_bert_one_clip_at_a_time(tmp_path):
     assert together.shape == (2, 4, 48) and np.abs(together - alone).max() < 1e-5
 
 
+@pytest.mark.parametrize("saved_from", ["ParakeetForCTC", "ParakeetEncoder"])
+def test_parakeet_s_encoder_one_clip_at_a_time(saved_from, tmp_path):
+    """Its states are the library's, its head is left aside, its padding frame does not count."""
+    import transformers
+
+    sizes = stand_ins.SMALL | {"subsampling_conv_channels": 16}
+    inner = transformers.ParakeetEncoderConfig(**sizes)
+    config = inner if saved_from == "ParakeetEncoder" else transformers.ParakeetCTCConfig(
+        encoder_config=inner, vocab_size=20, pad_token_id=19)
+    torch.manual_seed(0)
+    whole = getattr(transformers, saved_from)(config).eval()
+    whole.save_pretrained(tmp_path)
+    extractor = transformers.ParakeetFeatureExtractor()
+    extractor.save_pretrained(tmp_path)
+    encoder = load_encoder(tmp_path)
+    assert type(encoder.model).__name__ == "ParakeetEncoder"
+    assert (encoder.n_layers, encoder.width, encoder.sampling_rate) == (3, 48, 16_000)
+    waves = [noise(1.0), noise(2.03, seed=1)]
+    got = pooled(encoder, waves, 16_000, "masked")
+    for wave, states in zip(waves, got, strict=True):
+        given = extractor(wave, sampling_rate=16_000, return_tensors="pt")
+        with torch.inference_mode():
+            out = getattr(whole, "encoder", whole)(**given, output_hidden_states=True)
+        n = int(out.attention_mask.sum())
+        want = torch.stack(out.hidden_states, 1)[0, :, :n].mean(1).numpy()
+        assert states.shape == (4, 48) and np.abs(states - want).max() < 1e-4
+
+
 def test_families_without_states_are_named(tmp_path):
     for config, words in (({"model_type": "encodec"}, "'encodec': supported are hubert, wavlm"),
                           ({"model_type": "x", "auto_map": {"AutoModel": "x.Y"}}, "code of its")):
@@ -430,13 +458,46 @@ def test_the_release_s_passes_by_hand():
     assert release_passes(10, 13) == 10 * (600 + 25 * 120)
 
 
+OTHER_CLASS = {"ast": "hubert", "hubert": "wavlm", "wavlm": "hubert", "mert": "wavlm"}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_true_size(name, tmp_path):
-    """13 states of width 768, equal to the library's own forward pass."""
-    cache = stand_ins.build(tmp_path, [name.replace("_as_released", "")], true_size=True)
+def test_true_size(name, tmp_path, monkeypatch):
+    """13 states of width 768, equal to the library's own forward pass; the rest as at small size.
+
+    No socket, no thread left, a pickle read once, the weights refused by another class.
+    """
+    of_hub = name.replace("_as_released", "")
+    cache = stand_ins.build(tmp_path / "hub", [of_hub], true_size=True)
+
+    def refuse(*_, **__):
+        raise AssertionError("a socket was opened")
+
+    for call in ("socket", "create_connection", "getaddrinfo"):
+        monkeypatch.setattr(socket, call, refuse)
+    before = set(threading.enumerate())
     encoder = load_encoder(name, hub_cache=str(cache))
+    assert type(encoder.model).__name__ == CLASSES[name]
     wave = noise(2.0, encoder.sampling_rate)
     got = pooled(encoder, [wave], encoder.sampling_rate, "released", 2.0)[0]
-    assert got.shape == (13, 768)
+    assert got.shape == (13, 768) and got.dtype == np.float32
     assert np.abs(got - plain_forward(encoder, wave)).max() < 1e-5
+    assert set(threading.enumerate()) == before
+    converted = list((data_folder() / "cache" / "encoders").glob("*/model.safetensors"))
+    assert len(converted) == (name != "ast")
+    monkeypatch.setattr(torch, "load", lambda *_, **__: pytest.fail("the pickle was read again"))
+    again = load_encoder(name, hub_cache=str(cache))
+    assert again.fingerprint == encoder.fingerprint
+    assert np.array_equal(pooled(again, [wave], encoder.sampling_rate, "released", 2.0)[0], got)
+    del again
+    folder, other = tmp_path / "other class", OTHER_CLASS[of_hub]
+    folder.mkdir()
+    stand_ins.save(stand_ins.model_of(other, true_size=True), other, folder)
+    weights = converted[0] if converted else next(cache.glob("*/snapshots/*/model.safetensors"))
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        (folder / file).unlink(missing_ok=True)
+    (folder / "model.safetensors").symlink_to(weights.resolve())
+    with pytest.raises(ValueError, match="do not fit.*(missing|unexpected|wrong shape)"):
+        load_encoder(folder)
+    shutil.rmtree(tmp_path)  # two gigabytes
