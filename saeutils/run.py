@@ -170,8 +170,11 @@ def run_chain(
         start = time.monotonic()
         status = subprocess.run(command, check=False, env=quiet_environment()).returncode
         seconds = time.monotonic() - start
+        if dry:
+            print("nothing was run: without the dry run, the same command does it", flush=True)
+            return status
         word = "done" if status == 0 else "stopped by an error, see above"
-        if status == 0 and not dry:
+        if status == 0:
             loaded = load_profile(profile, overrides)
             if loaded.sae.keep_saes == "best" and (gone := estimates.prune(steps, loaded)):
                 print(f"sae.keep_saes: best: {gone} dictionaries of other seeds removed")
