@@ -54,9 +54,9 @@ test: $(READY) ## the tests, smoke chain included (under 12 minutes on two cores
 test-slow: $(READY) ## the slow tests
 	@$(PY) -m pytest -q -m slow
 
-torture: $(READY) ## kill stages and chains at random until stopped (KILLS=40 CHAINS=4 ONCE=1 for one round)
+torture: $(READY) ## kills, full disks, rivals, other worlds until stopped (KILLS=40 CHAINS=4 ONCE=1: one round)
 	@$(PY) tests/torture.py --kills $(or $(KILLS),40) --chains $(or $(CHAINS),4) --cores $(CORES) \
-	  --seed $(or $(SEED),0) $(if $(ONCE),,--forever)
+	  --seed $(or $(SEED),0) --faults --worlds $(PYTHONS) $(if $(ONCE),,--forever)
 
 audit: $(READY) ## known weaknesses of the locked packages, by pip-audit
 	@$(PY) tests/audit_lock.py

@@ -3,9 +3,13 @@
     python benchmarks/bench_scaling.py                 -> benchmarks/scaling.csv
     python benchmarks/bench_scaling.py --part frames   only the training on frames
 
-Clips: the smoke chain with more singers, stage by stage, in a folder of its own. Frames: one
-dictionary trained on shards of made-up frames (768 wide), one pass, each size in a fresh process.
-Every row holds the ratio to 1x; `exponent` is the slope of log cost over log size: 1 is linear.
+Clips: the smoke chain with more singers, stage by stage on one core, in a folder of its own.
+Frames: one dictionary trained on shards of made-up frames (768 wide), one pass, each size in a
+fresh process. The measure is processor time (user and system, of a stage and all it starts), which
+other work on the machine hardly changes; wall seconds stand beside it. Every row holds the ratio to
+1x. `exponent`: from the last two doublings alone, log2 of (cost at 8x - at 4x) / (at 4x - at 2x):
+1 is linear, and what a stage costs before its first clip cancels out; empty where a doubling adds
+less than half a second, which is noise.
 """
 
 from __future__ import annotations
@@ -14,6 +18,7 @@ import argparse
 import json
 import os
 import platform
+import resource
 import subprocess
 import sys
 import tempfile
@@ -30,12 +35,13 @@ HERE = Path(__file__).resolve().parent
 SCALES = (1, 2, 4, 8)
 FRAMES, WIDTH, LATENTS, K = 16_384, 768, 2_048, 102
 SINGERS = 4
-COLUMNS = ["part", "stage", "scale", "size", "seconds", "peak_memory_mb", "seconds_ratio",
-           "memory_ratio", "exponent", "cores", "machine"]
+COLUMNS = ["part", "stage", "scale", "size", "cpu_seconds", "wall_seconds", "peak_memory_mb",
+           "cpu_ratio", "memory_ratio", "exponent", "machine"]
+LEAST_S = 0.5  # a doubling that adds less says nothing about growth
 
 
 def frames_once(n: int, folder: str) -> dict[str, float]:
-    """Train on `n` frames in shards; seconds and peak memory of this process."""
+    """Train on `n` frames in shards; time and peak memory of this process."""
     from safetensors.numpy import save_file
 
     from saeutils.machine import peak_memory_mb
@@ -53,9 +59,10 @@ def frames_once(n: int, folder: str) -> dict[str, float]:
     recipe = Recipe(**{**CORRECTED.__dict__, "epochs": 1})
     held = shards[0].read(0, 256)
     train_stream(shards[:1], held, LATENTS, K, 0, recipe, buffer=8_192)  # compile, fill caches
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     train_stream(shards, held, LATENTS, K, 0, recipe, buffer=8_192)
-    return {"seconds": time.perf_counter() - start, "peak_memory_mb": peak_memory_mb()}
+    return {"cpu_seconds": time.process_time() - used,
+            "wall_seconds": time.perf_counter() - start, "peak_memory_mb": peak_memory_mb()}
 
 
 def frames(scales: tuple[int, ...]) -> list[dict]:
@@ -75,54 +82,68 @@ def frames(scales: tuple[int, ...]) -> list[dict]:
     return rows
 
 
-def clips(scales: tuple[int, ...], cores: int) -> list[dict]:
-    """One row for each stage and number of singers, from the stages' own records."""
+def clips(scales: tuple[int, ...]) -> list[dict]:
+    """One row for each stage and number of singers, and one for the whole chain."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         os.environ["SAEUTILS_DATA"] = folder
         for scale in scales:
-            more = {"data.n_singers": SINGERS * scale, "data.n_test": scale,
-                    "data.n_validation": scale, "encoders": ["demo"]}
-            name = f"x{scale}"
-            command = [sys.executable, "-m", "saeutils.run", "all", "--profile", "smoke",
-                       "--run-name", name, "--cores", str(cores)]
-            own = Path(folder) / f"{name}.yaml"
-            own.write_text(json.dumps({
+            name, own = f"x{scale}", Path(folder) / f"x{scale}.yaml"
+            own.write_text(json.dumps({  # JSON is YAML
                 "extends": "smoke", "name": name, "encoders": ["demo"],
-                "data": {key.split(".")[1]: value for key, value in more.items()
-                         if key.startswith("data.")}}), encoding="utf-8")  # JSON is YAML
-            command[command.index("smoke")] = str(own)
-            subprocess.run(command, check=True, cwd=ROOT, env=_environment(folder))
-            for step in keys.chain(str(own), name):
-                record = json.loads(step.record.read_text(encoding="utf-8"))
-                rows.append({"part": "clips", "stage": step.label, "scale": scale,
-                             "size": len(pd.read_parquet(step.run_root / "clips.parquet")),
-                             "seconds": record["wall_seconds"],
-                             "peak_memory_mb": record["peak_memory_mb"]})
-            print(f"{scale}x: {sum(r['seconds'] for r in rows if r['scale'] == scale):.0f} s of "
-                  "stages", flush=True)
+                "data": {"n_singers": SINGERS * scale, "n_test": scale, "n_validation": scale},
+            }), encoding="utf-8")
+            found = [stage_once(step, str(own), folder) for step in keys.chain(str(own), name)]
+            size = len(pd.read_parquet(Path(folder) / name / "clips.parquet"))
+            total = {column: sum(row[column] for row in found)
+                     for column in ("cpu_seconds", "wall_seconds")}
+            peak = max(row["peak_memory_mb"] for row in found)
+            found.append({"stage": "all", **total, "peak_memory_mb": peak})
+            rows += [{"part": "clips", "scale": scale, "size": size, **row} for row in found]
+            print(f"{scale}x, {size} clips: {total['cpu_seconds']:.0f} s", flush=True)
     return rows
 
 
-def finished(rows: list[dict], cores: int) -> pd.DataFrame:
-    """The table with ratios to the smallest size and the slope of time over size."""
-    table = pd.DataFrame(rows)
+def stage_once(step: keys.Step, profile: str, folder: str) -> dict:
+    """Run one stage as a user would; its time and that of everything it started."""
+    command = [sys.executable, "-m", "saeutils.run", step.number, "--profile", profile,
+               "--run-name", step.run, *(("-p", "encoder", step.encoder) if step.encoder else ())]
+    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run(command, check=True, cwd=ROOT, env=_environment(folder),
+                   stdout=subprocess.DEVNULL)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    record = json.loads(step.record.read_text(encoding="utf-8"))
+    return {"stage": step.label, "wall_seconds": time.perf_counter() - start,
+            "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
+            "peak_memory_mb": record["peak_memory_mb"]}
+
+
+def finished(rows: list[dict]) -> pd.DataFrame:
+    """The table with ratios to the smallest size and the exponent of the last doublings."""
     parts = []
-    for _, part in table.groupby(["part", "stage"], sort=False):
+    for _, part in pd.DataFrame(rows).groupby(["part", "stage"], sort=False):
         part = part.sort_values("scale").copy()
-        part["seconds_ratio"] = (part["seconds"] / part["seconds"].iloc[0]).round(2)
+        part["cpu_ratio"] = (part["cpu_seconds"] / part["cpu_seconds"].iloc[0]).round(2)
         part["memory_ratio"] = (part["peak_memory_mb"] / part["peak_memory_mb"].iloc[0]).round(2)
-        slope = (np.polyfit(np.log(part["size"]), np.log(part["seconds"]), 1)[0]
-                 if len(part) > 1 else np.nan)
-        parts.append(part.assign(exponent=round(float(slope), 2), cores=cores,
+        parts.append(part.assign(exponent=exponent(part["cpu_seconds"].to_numpy()),
                                  machine=platform.machine()))
-    return pd.concat(parts, ignore_index=True)[COLUMNS].round({"seconds": 2})
+    table = pd.concat(parts, ignore_index=True)[COLUMNS]
+    return table.round({"cpu_seconds": 2, "wall_seconds": 2, "peak_memory_mb": 1})
+
+
+def exponent(costs: np.ndarray) -> float:
+    """Growth over the last two doublings, what costs nothing per clip left out; NaN in noise."""
+    added = np.diff(costs[-3:])
+    if len(added) < 2 or added.min() < LEAST_S:
+        return float("nan")
+    return round(float(np.log2(added[1] / added[0])), 2)
 
 
 def _environment(folder: str) -> dict[str, str]:
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     threads = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    return dict(os.environ) | threads | {"PYTHONPATH": path, "SAEUTILS_DATA": folder}
+    return dict(os.environ) | threads | {"PYTHONPATH": path, "SAEUTILS_DATA": folder,
+                                         "SAEUTILS_WORKERS": "1"}
 
 
 def main() -> None:
@@ -130,12 +151,11 @@ def main() -> None:
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--part", choices=["all", "clips", "frames"], default="all")
     parser.add_argument("--scales", type=int, nargs="+", default=list(SCALES))
-    parser.add_argument("--cores", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--out", type=Path, default=HERE / "scaling.csv")
     options = parser.parse_args()
     rows = frames(tuple(options.scales)) if options.part != "clips" else []
-    rows += clips(tuple(options.scales), options.cores) if options.part != "frames" else []
-    table = finished(rows, options.cores)
+    rows += clips(tuple(options.scales)) if options.part != "frames" else []
+    table = finished(rows)
     if options.part != "all" and options.out.is_file():
         kept = pd.read_csv(options.out)
         table = pd.concat([kept[kept["part"] != options.part], table], ignore_index=True)

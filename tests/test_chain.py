@@ -115,12 +115,3 @@ def test_a_damaged_input_is_refused_with_the_way_out(smoke):
         path.write_bytes(whole)
         step.marker.write_text(marker)
         step.record.write_text(record)
-
-
-@pytest.mark.slow
-def test_two_clean_runs_with_other_worker_counts_are_equal_byte_for_byte(
-        smoke, tmp_path, monkeypatch):
-    before = digests(smoke)
-    monkeypatch.setenv("SAEUTILS_DATA", str(tmp_path))
-    assert run.run_chain("smoke", cores=1) == 0
-    assert digests(tmp_path) == before

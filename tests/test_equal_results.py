@@ -5,12 +5,10 @@ tolerance (`make check`). All seeds come from `saeutils.keys.seed_for`.
 """
 
 import json
-import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import nbformat
 import numpy as np
@@ -18,52 +16,19 @@ import pandas as pd
 import pytest
 import soundfile
 import torture
+import trials
 
 from saeutils import keys
 from saeutils.profiles import ROOT, Data
 
 
-def archive(folder: Path) -> Path:
-    """The committed tree and what is changed in it, all files with one time stamp, as in a ZIP."""
-    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
-    if names.returncode:
-        pytest.skip("no git here")
-    for name in filter(None, names.stdout.split("\0")):
-        if (ROOT / name).is_file():
-            target = folder / name
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(ROOT / name, target)
-            os.utime(target, (1_600_000_000, 1_600_000_000))
-    return folder
-
-
-def chain(project: Path, data: Path, cores: int, **more: str) -> None:
-    """The whole smoke chain of a copy of the project."""
-    environment = dict(os.environ) | {"SAEUTILS_DATA": str(data), "PYTHONPATH": str(project)} | more
-    data.mkdir(parents=True, exist_ok=True)
-    done = subprocess.run(
-        [sys.executable, "-m", "saeutils.run", "all", "--profile", "smoke", "--cores", str(cores)],
-        cwd=project, env=environment, capture_output=True, text=True, timeout=1800)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "to do: 00, 01" in done.stdout
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_other_processes_locale_zone_and_time_stamps_change_no_byte(tmp_path):
-    """One run from the tree as it is; one from a copy with one time stamp, elsewhere in the world.
+def test_other_processes_locale_zone_and_time_stamps_change_no_byte(clean, tmp_path):
+    """The clean run: two processes, this tree. The other: one process, three jobs an encoder, a
+    copy with one time stamp, elsewhere in the world. `make torture` runs them one by one.
     """
-    home, away = tmp_path / "home", tmp_path / "away"
-    chain(ROOT, home, 2, LC_ALL="C.UTF-8", TZ="UTC", PYTHONHASHSEED="0")
-    project = archive(tmp_path / "a copy")
-    chain(project, away, 1, LC_ALL="tr_TR.UTF-8", LANG="tr_TR.UTF-8", TZ="Pacific/Chatham",
-          PYTHONHASHSEED="7")
-    steps = torture.chain_steps()
-    assert torture.compare(steps, away, home) > 30
-    tables = sorted(p.relative_to(home) for p in home.rglob("results/*.csv"))
-    assert len(tables) > 10
-    for name in tables:
-        assert (home / name).read_bytes() == (away / name).read_bytes(), name
+    assert trials.other_world(clean, tmp_path, trials.TOGETHER)["files"] > 30
 
 
 def turkish_and_german():

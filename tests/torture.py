@@ -1,12 +1,13 @@
 """Kills, full disks, unwritable folders and rivals: what a run survives, counted.
 
-    python tests/torture.py --kills 8 --chains 1 --out benchmarks/reliability.csv
+    python tests/torture.py --kills 8 --chains 1 --faults --worlds
 
 Stages and whole chains of profile smoke are started as a user starts them, ended by SIGKILL at
 seeded random moments (`tree`: the process and all it started; `parent`: the process alone, so that
 orphans live on) or as soon as a half-written file is on the disk (`write`), and then started
 again, plainly. Every file a stage records must then equal that of a clean run byte for byte. Right
 after a kill, a stage that counts as finished must be whole. `make torture` goes on until stopped.
+`--faults` adds full disks and rivals, `--worlds` chains elsewhere in the world (tests/trials.py).
 """
 
 import argparse
@@ -33,7 +34,6 @@ from saeutils.profiles import ROOT
 COLUMNS = ("date", "commit", "check", "target", "how", "seconds", "seed", "half_written", "files",
            "survived")
 HOWS = ("tree", "write", "parent")
-REPORT = ROOT / "benchmarks" / "reliability.md"
 TABLE = ROOT / "benchmarks" / "reliability.csv"
 
 
@@ -52,7 +52,7 @@ def command(step: keys.Step | None, cores: int) -> list[str]:
     return [sys.executable, "-m", "saeutils.run", *what, "--profile", "smoke"]
 
 
-def start(folder: Path, step: keys.Step | None = None, cores: int = 1, **more) -> subprocess.Popen:
+def start(folder: Path, step: keys.Step | None = None, cores: int = 1) -> subprocess.Popen:
     """Start a stage or the chain in a process group of its own, as a terminal would.
 
     A shell starts what it puts in the background deaf to Ctrl-C, and so are all its children.
@@ -61,7 +61,7 @@ def start(folder: Path, step: keys.Step | None = None, cores: int = 1, **more) -
         return subprocess.Popen(
             command(step, cores), cwd=ROOT, env=environment(folder), stdout=log, stderr=log,
             start_new_session=True,
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL), **more)
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
 
 def finish(folder: Path, step: keys.Step | None = None, cores: int = 1,
@@ -221,50 +221,53 @@ def before(step: keys.Step, clean: Path, home: Path) -> Path:
     return folder
 
 
-def stage_kill(step: keys.Step, clean: Path, home: Path, how: str, seed: int, usual: float) -> dict:
-    """Kill one stage once, start it again, compare its files."""
-    folder = before(step, clean, home)
-    moment = float(np.random.default_rng(seed).uniform(0.5, max(usual, 1.0)))
-    process = start(folder, step)
+def killed(folder: Path, step: keys.Step | None, how: str, moment: float, cores: int = 1) -> bool:
+    """Start a stage or the chain and kill it; False if it ended before that."""
+    process = start(folder, step, cores)
     hit = wait_for_moment(process, folder, how, moment / (2 if how == "write" else 1))
     if hit:
         kill(process, how)
+    return hit
+
+
+def made_good(folder: Path, step: keys.Step | None, how: str, cores: int = 1) -> None:
+    """The same command once more; an orphan may hold on for a second or two."""
+    done = finish(folder, step, cores)
+    if done.returncode and how == "parent":
+        time.sleep(3)
+        done = finish(folder, step, cores)
+    if done.returncode:
+        raise AssertionError(f"does not run after the kill:\n{done.stdout}{done.stderr}")
+
+
+def stage_kill(step: keys.Step, clean: Path, home: Path, how: str, seed: int, usual: float) -> dict:
+    """Kill one stage once, start it again, compare its files."""
+    moment = float(np.random.default_rng(seed).uniform(0.5, max(usual, 1.0)))
+    folder = before(step, clean, home)
+    while not killed(folder, step, how, moment):  # it was faster than that
+        moment, folder = moment / 2, before(step, clean, home)
     left = len(half_written(folder))
     check_whole(chain_steps(), folder)
-    done = finish(folder, step)
-    if done.returncode and how == "parent":  # the orphan may hold on for a second or two
-        time.sleep(3)
-        done = finish(folder, step)
-    if done.returncode:
-        raise AssertionError(f"{step.label} does not run after the kill:\n{done.stderr}")
+    made_good(folder, step, how)
     files = compare([step], folder, clean)
     shutil.rmtree(folder)
-    return row("kill of a stage", step.label, how if hit else "ended before the kill", moment, seed,
-               left, files)
+    return row("kill of a stage", step.label, how, moment, seed, left, files)
 
 
 def chain_kill(clean: Path, home: Path, how: str, seed: int, usual: float, cores: int) -> dict:
     """Kill a whole chain once, start it again, compare every file of every stage."""
-    folder = home / f"chain_{seed}"
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
-    moment = float(np.random.default_rng(seed).uniform(5, usual))
-    process = start(folder, cores=cores)
-    hit = wait_for_moment(process, folder, how, moment)
-    if hit:
-        kill(process, how)
+    moment, hit = 2 * float(np.random.default_rng(seed).uniform(5, usual)), False
+    while not hit:
+        folder, moment = home / f"chain_{seed}", moment / 2
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        hit = killed(folder, None, how, moment, cores)
     left = len(half_written(folder))
     check_whole(chain_steps(), folder)
-    done = finish(folder, cores=cores)
-    if done.returncode and how == "parent":
-        time.sleep(3)
-        done = finish(folder, cores=cores)
-    if done.returncode:
-        raise AssertionError(f"the chain does not run after the kill:\n{done.stdout}{done.stderr}")
+    made_good(folder, None, how, cores)
     files = compare(chain_steps(), folder, clean)
     shutil.rmtree(folder)
-    return row("kill of a chain", "all", how if hit else "ended before the kill", moment, seed,
-               left, files)
+    return row("kill of a chain", "all", how, moment, seed, left, files)
 
 
 def row(check: str, target: str, how: str, seconds: float, seed: int, left: int,
@@ -312,47 +315,6 @@ def digest_of(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# --- the table in words ---------------------------------------------------------------------
-def report(table: Path, target: Path) -> None:
-    """Write the page with the counts of `table`."""
-    import pandas as pd
-
-    lines = pd.read_csv(table)
-    counts = lines.groupby("check").agg(
-        times=("survived", "size"), survived=("survived", "sum"), files=("files", "sum"),
-        inside=("half_written", lambda column: int((column > 0).sum())))
-    kills = lines[lines["check"] == "kill of a stage"]
-    text = ["# Reliability, counted", "",
-            "Made by `make torture` (tests/torture.py) from [reliability.csv](reliability.csv): "
-            f"one line a trial, {lines['date'].min()} to {lines['date'].max()}. Profile smoke. "
-            "After each trial the run is started again, plainly, and every file that a stage "
-            "records (tables, arrays, weights; PNG images left out) is held against a "
-            "clean run, byte for byte. Straight after a kill, each stage that counts as finished "
-            "is checked to be whole.", "",
-            "| trial | times | survived | half-written files found at the kill | files compared |",
-            "|---|---|---|---|---|"]
-    for check, line in counts.iterrows():
-        text.append(f"| {check} | {line['times']} | {line['survived']} | {line['inside']} | "
-                    f"{line['files']:,} |")
-    if len(kills):
-        per = kills["target"].value_counts().sort_index()
-        text += ["", "Kills by stage: " + ", ".join(f"{k} {v}" for k, v in per.items()) + ".",
-                 "Kills by kind: " + ", ".join(
-                     f"{k} {v}" for k, v in kills["how"].value_counts().items())
-                 + " (tree: the process and all it started; parent: it alone, orphans live on; "
-                   "write: as soon as a half-written file is there)."]
-    bad = ROOT / "tests" / "bad_inputs.py"
-    if bad.is_file():
-        sys.path.insert(0, str(bad.parent))
-        from bad_inputs import COMMANDS, ROWS
-
-        areas = pd.Series([r.area for r in ROWS]).value_counts(sort=False)
-        text += ["", f"Bad inputs: {len(ROWS)} kinds, each made and refused in one line by "
-                 "tests/test_bad_inputs.py (" + ", ".join(f"{k} {v}" for k, v in areas.items())
-                 + f"), and {len(COMMANDS)} bad commands."]
-    target.write_text("\n".join(text) + "\n", encoding="utf-8")
-
-
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -361,34 +323,46 @@ def main() -> int:
     parser.add_argument("--only", default="", help="stages to kill, such as 03_demo,04_demo")
     parser.add_argument("--cores", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--faults", action="store_true", help="full disks, rivals, Ctrl-C")
+    parser.add_argument("--worlds", nargs="*", default=None, metavar="PYTHON",
+                        help="chains in other worlds, and under these other interpreters")
     parser.add_argument("--forever", action="store_true", help="go on until stopped")
     parser.add_argument("--clean", type=Path, default=None, help="data folder of a clean smoke run")
     parser.add_argument("--out", type=Path, default=TABLE)
     parser.add_argument("--report", action="store_true", help="only write the page of the table")
     options = parser.parse_args()
-    if options.report:
-        report(options.out, options.out.with_suffix(".md"))
-        return 0
-    with tempfile.TemporaryDirectory(prefix="torture-") as folder:
-        home = Path(folder)
-        clean = options.clean or clean_run(home / "clean", options.cores)
-        check_whole(chain_steps(), clean)
-        usual = sum(json.loads((clean / s.record.relative_to(s.run_root.parent)).read_text(
-            encoding="utf-8"))["wall_seconds"] + 5 for s in chain_steps())
-        seed, more = options.seed, True
-        while more:
-            for line in kill_stages(clean, home, options.kills, seed, options.only):
+    if not options.report:
+        with tempfile.TemporaryDirectory(prefix="torture-") as folder:
+            home = Path(folder)
+            clean = options.clean or clean_run(home / "clean", options.cores)
+            check_whole(chain_steps(), clean)
+            for line in trials_of(options, clean, home):
                 append(options.out, line)
                 print(*line.values(), flush=True)
-            for i in range(options.chains):
-                line = chain_kill(clean, home, HOWS[i % 3], seed + 10_000 + i,
-                                  usual / options.cores, options.cores)
-                append(options.out, line)
-                print(*line.values(), flush=True)
-            seed, more = seed + options.kills, options.forever
-        check_whole(chain_steps(), clean)  # no trial wrote into the yardstick
+            check_whole(chain_steps(), clean)  # no trial wrote into the yardstick
+    from reliability import report
+
     report(options.out, options.out.with_suffix(".md"))
     return 0
+
+
+def trials_of(options: argparse.Namespace, clean: Path, home: Path):
+    """Yield the lines of all that was asked for, again and again if asked."""
+    import trials
+
+    usual = sum(json.loads((clean / s.record.relative_to(s.run_root.parent)).read_text(
+        encoding="utf-8"))["wall_seconds"] + 5 for s in chain_steps()) / options.cores
+    if options.faults:
+        yield from trials.faults(clean, home)
+    for name in trials.WORLDS if options.worlds is not None else ():
+        yield trials.other_world(clean, home, name)
+    for python in options.worlds or ():
+        yield trials.other_world(clean, home, trials.version(python), python)
+    for turn in range(1_000_000 if options.forever else 1):
+        seed = options.seed + turn * options.kills
+        yield from kill_stages(clean, home, options.kills, seed, options.only)
+        for i in range(options.chains):
+            yield chain_kill(clean, home, HOWS[i % 3], seed + 10_000 + i, usual, options.cores)
 
 
 if __name__ == "__main__":

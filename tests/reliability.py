@@ -1,0 +1,87 @@
+"""benchmarks/reliability.csv in words: what was tried, how often, and on which commit."""
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+
+from saeutils.profiles import ROOT
+
+WHAT = {
+    "kill of a stage": "one stage ended by SIGKILL at a random moment, then run again",
+    "kill of a chain": "the whole chain ended by SIGKILL at a random moment, then run again",
+    "full disk": "the disk fills up, then there is room, and the same command again",
+    "unwritable folder": "refused in one line, nothing is written",
+    "two chains in one folder": "the second is refused in one line, the first goes on",
+    "two runs of one stage": "one is refused, the other's files are whole",
+    "stopped by Ctrl-C": "one line, status 130, no stage counts as finished",
+    "equal results": "a whole chain under other circumstances",
+    "chain through SLURM": "every stage a job of a cluster of one node",
+}
+
+
+def subject(commit: str) -> str:
+    """``abc (date, subject)`` of a commit, where git knows it."""
+    told = subprocess.run(["git", "log", "-1", "--format=%cd, %s", "--date=short",
+                           commit.rstrip("+")], cwd=ROOT, capture_output=True, text=True)
+    return f"`{commit}` ({told.stdout.strip()})" if told.returncode == 0 else f"`{commit}`"
+
+
+def report(table: Path, target: Path) -> None:
+    """Write the page with the counts of `table`."""
+    lines = pd.read_csv(table, dtype={"commit": str}, keep_default_na=False)
+    text = ["# Reliability, counted", "",
+            "Made by `make torture` (tests/torture.py, tests/trials.py) from "
+            f"[reliability.csv](reliability.csv): one line a trial, {lines['date'].min()} to "
+            f"{lines['date'].max()}. Profile smoke. After each trial every file that a stage "
+            "records (tables, arrays, weights, sound; PNG images left out) is held against a clean "
+            "run, byte for byte. Straight after a kill, each stage that counts as finished is "
+            "checked to be whole. A trial that lost something ends the harness: a line stands for "
+            "a trial that lost nothing.", "",
+            "| trial | what | times | survived | with half-written files at that moment | "
+            "files compared |", "|---|---|---|---|---|---|"]
+    for check in [*WHAT, *sorted(set(lines["check"]) - set(WHAT))]:
+        some = lines[lines["check"] == check]
+        if len(some):
+            text.append(f"| {check} | {WHAT.get(check, '')} | {len(some)} | "
+                        f"{int(some['survived'].sum())} | {int((some['half_written'] > 0).sum())} "
+                        f"| {int(some['files'].sum()):,} |")
+    text += ["", *kills(lines), *equal(lines), *commits(lines), *bad_inputs()]
+    target.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def kills(lines: pd.DataFrame) -> list[str]:
+    """Kills by stage and by kind."""
+    some = lines[lines["check"] == "kill of a stage"]
+    if not len(some):
+        return []
+    stages, kinds = some["target"].str[:2].value_counts().sort_index(), some["how"].value_counts()
+    return ["Kills by stage: " + ", ".join(f"{k} {v}" for k, v in stages.items()) + ".",
+            "Kills by kind: " + ", ".join(f"{k} {v}" for k, v in kinds.items())
+            + " (tree: the process and all it started; parent: it alone, orphans live on; write: "
+              "as soon as a half-written file is there).", ""]
+
+
+def equal(lines: pd.DataFrame) -> list[str]:
+    """The circumstances under which results were equal."""
+    some = lines[lines["check"].isin(["equal results", "chain through SLURM"])]
+    named = [f"{how} ({check})" if check != "equal results" else how
+             for check, how in zip(some["check"], some["how"], strict=True)]
+    return [f"Equal to the clean run, {len(named)} runs: {'; '.join(named)}.", ""] if named else []
+
+
+def commits(lines: pd.DataFrame) -> list[str]:
+    """Which commits were tried; + marks files changed since."""
+    counts = lines["commit"].value_counts()
+    return ["Commits tried: " + "; ".join(f"{subject(commit)}, {n} trials"
+                                          for commit, n in counts.items() if commit) + ".", ""]
+
+
+def bad_inputs() -> list[str]:
+    """Counts of the table of bad inputs."""
+    from bad_inputs import COMMANDS, ROWS
+
+    areas = pd.Series([row.area for row in ROWS]).value_counts(sort=False)
+    return [f"Bad inputs: {len(ROWS)} kinds, each made and refused in one line by "
+            "tests/test_bad_inputs.py (" + ", ".join(f"{k} {v}" for k, v in areas.items())
+            + f"), and {len(COMMANDS)} bad commands."]
