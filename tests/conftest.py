@@ -16,7 +16,13 @@ def derived_files_elsewhere(tmp_path_factory, monkeypatch):
 
 @pytest.fixture(scope="session")
 def clean(tmp_path_factory):
-    """The data folder of a smoke run that nobody disturbed: the yardstick of the slow tests."""
+    """The data folder of a smoke run that nobody disturbed: the yardstick of the slow tests.
+
+    SAEUTILS_CLEAN names one of an earlier session; what is finished there is not made again.
+    """
+    from pathlib import Path
+
     import torture
 
-    return torture.clean_run(tmp_path_factory.mktemp("clean"), cores=2)
+    folder = os.environ.get("SAEUTILS_CLEAN") or tmp_path_factory.mktemp("clean")
+    return torture.clean_run(Path(folder), cores=2)

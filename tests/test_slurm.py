@@ -6,12 +6,12 @@ not possible the tests are skipped, with the reason. The plug-in is no part of t
 """
 
 import importlib.util
-import shutil
 import subprocess
 import sys
 
 import pytest
 import torture
+import trials
 import yaml
 
 from saeutils import run
@@ -53,29 +53,11 @@ def test_each_stage_asks_for_memory_and_minutes(tmp_path):
         assert "mem_mb=" in line and "runtime=" in line, line
 
 
-@pytest.fixture(scope="module")
-def slurm():
-    """A running SLURM of one node."""
-    if not importlib.util.find_spec("snakemake_executor_plugin_slurm"):
-        pytest.skip("Snakemake's plug-in for SLURM is not installed")
-    if not shutil.which("bash"):
-        pytest.skip("no bash")
-    started = subprocess.run(["bash", str(ROOT / "tests" / "slurm.sh"), "start"],
-                             capture_output=True, text=True, timeout=120)
-    if started.returncode:
-        pytest.skip((started.stdout + started.stderr).strip().splitlines()[-1])
-    yield
-    subprocess.run(["bash", str(ROOT / "tests" / "slurm.sh"), "stop"], timeout=60, check=True)
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(2400)
-def test_the_chain_through_slurm_equals_the_local_one(slurm, clean, tmp_path):
-    folder = tmp_path / "cluster"
-    folder.mkdir()
-    command = [*torture.command(None, 2), "--cluster", "slurm", "--split", "2"]
-    done = subprocess.run(command, cwd=ROOT, env=torture.environment(folder), capture_output=True,
-                          text=True, timeout=1800)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "SLURM jobid" in done.stdout + done.stderr
-    assert torture.compare(torture.chain_steps(), folder, clean) > 30
+def test_the_chain_through_slurm_equals_the_local_one(clean, tmp_path):
+    """As a user would: ``--cluster slurm``, and the extraction of each encoder as two jobs."""
+    with trials.slurm() as why_not:
+        if why_not:
+            pytest.skip(why_not)
+        assert trials.through_slurm(clean, tmp_path)["files"] > 30

@@ -326,6 +326,7 @@ def main() -> int:
     parser.add_argument("--faults", action="store_true", help="full disks, rivals, Ctrl-C")
     parser.add_argument("--worlds", nargs="*", default=None, metavar="PYTHON",
                         help="chains in other worlds, and under these other interpreters")
+    parser.add_argument("--slurm", action="store_true", help="a chain through SLURM")
     parser.add_argument("--forever", action="store_true", help="go on until stopped")
     parser.add_argument("--clean", type=Path, default=None, help="data folder of a clean smoke run")
     parser.add_argument("--out", type=Path, default=TABLE)
@@ -358,6 +359,11 @@ def trials_of(options: argparse.Namespace, clean: Path, home: Path):
         yield trials.other_world(clean, home, name)
     for python in options.worlds or ():
         yield trials.other_world(clean, home, trials.version(python), python)
+    if options.slurm:
+        with trials.slurm() as why_not:
+            if why_not:
+                raise SystemExit(f"error: {why_not}")
+            yield trials.through_slurm(clean, home)
     for turn in range(1_000_000 if options.forever else 1):
         seed = options.seed + turn * options.kills
         yield from kill_stages(clean, home, options.kills, seed, options.only)

@@ -4,6 +4,7 @@ Each trial takes a clean run as the yardstick, raises AssertionError when someth
 returns its line of the table. `tests/torture.py` counts them, the slow tests run the same ones.
 """
 
+import importlib.util
 import os
 import resource
 import shutil
@@ -28,6 +29,7 @@ WORLDS = {
         "LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8", "TZ": "Pacific/Chatham",
         "PYTHONHASHSEED": "7"}, ()),
 }
+SLURM = "two jobs an encoder"
 TOGETHER = "all of it at once, from a copy with one time stamp"
 
 
@@ -178,15 +180,19 @@ def version(python: str) -> str:
 
 
 def other_world(clean: Path, home: Path, name: str, python: str = sys.executable,
-                project: Path = ROOT) -> dict:
+                check: str = "equal results", says: str = "0 of ") -> dict:
     """A whole chain under other circumstances: every file equals that of the clean run.
 
-    `name` is a key of `WORLDS`, or TOGETHER: their environments and words at once.
+    `name` is a key of `WORLDS`, or TOGETHER: their environments and words at once. What the run
+    prints must contain `says`.
     """
+    project = ROOT
     folder = home / "world"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     cores, variables, words = WORLDS.get(name, (1, {}, ()))
+    if name == SLURM:
+        cores, words = 2, ("--cluster", "slurm", "--split", "2")
     if name == TOGETHER:
         project = archive(home / "a copy")
         for _, more, further in WORLDS.values():
@@ -195,7 +201,7 @@ def other_world(clean: Path, home: Path, name: str, python: str = sys.executable
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=2400,
                           env=torture.environment(folder, **variables)
                           | {"PYTHONPATH": str(project)})
-    if done.returncode or "0 of " not in done.stdout:
+    if done.returncode or says not in done.stdout + done.stderr:
         raise AssertionError(f"{name}: {done.stdout[-3000:]}{done.stderr[-3000:]}")
     files = torture.compare(torture.chain_steps(), folder, clean)
     tables = [path.relative_to(clean) for path in clean.rglob("results/*.csv")]
@@ -204,7 +210,32 @@ def other_world(clean: Path, home: Path, name: str, python: str = sys.executable
     if differ or not tables:
         raise AssertionError(f"{name}: {', '.join(differ)} differ")
     shutil.rmtree(folder)
-    return torture.row("equal results", "all", name, 0, 0, 0, files)
+    return torture.row(check, "all", name, 0, 0, 0, files)
+
+
+@contextmanager
+def slurm():
+    """A running SLURM of one node; yields "", or the reason why there is none."""
+    script, why = str(ROOT / "tests" / "slurm.sh"), ""
+    if not importlib.util.find_spec("snakemake_executor_plugin_slurm"):
+        why = "Snakemake's plug-in for SLURM is not installed"
+    elif not shutil.which("bash"):
+        why = "no bash"
+    else:
+        started = subprocess.run(["bash", script, "start"], capture_output=True, text=True,
+                                 timeout=120)
+        if started.returncode:
+            why = (started.stdout + started.stderr).strip().splitlines()[-1]
+    try:
+        yield why
+    finally:
+        if not why:
+            subprocess.run(["bash", script, "stop"], timeout=60, check=True)
+
+
+def through_slurm(clean: Path, home: Path) -> dict:
+    """The chain as jobs of a running SLURM, two an extraction, as the README's command has it."""
+    return other_world(clean, home, SLURM, check="chain through SLURM", says="SLURM jobid")
 
 
 def faults(clean: Path, home: Path):
