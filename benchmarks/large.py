@@ -78,9 +78,8 @@ def text(hours: float) -> str:
         "`saeutils.sae_stream` reads shards in chunks and keeps one buffer, whatever their "
         "number. (The frames come from `encoders.states`; the loop that writes them is yours.)",
         "2. **Extraction without GPUs.** Clips are cut into shards of whole batches, and results "
-        "do not depend on who computes which; on a cluster `extraction.device: cuda` asks for one "
-        "GPU a job. One encoder is one job today: for so many hours, give each job a part of the "
-        "label table and a run of its own.",
+        "do not depend on who computes which: `--split N` makes one encoder N jobs, which the "
+        "notebook of stage 02 gathers, and `extraction.device: cuda` asks for one GPU a job.",
         f"3. **One pass over {frames:,.0f} frames.** Dictionaries of this width are commonly "
         "trained on far fewer: a random tenth of the shards is the first thing to try.",
         "4. **Probes and maps in memory.** They hold the codes of all clips at once. A sample of "
@@ -88,10 +87,11 @@ def text(hours: float) -> str:
         "not clips, are the unit.", "",
         "Clusters: `python -m saeutils.run all --profile P --cluster slurm` "
         "([profile](../profiles/cluster/slurm/config.yaml)) makes each stage of each encoder a "
-        "job. Snakemake's other executors take the same Snakefile: Kubernetes, AWS Batch, Google "
+        "job, and `--split N` its extraction N jobs. Snakemake's other executors take the same Snakefile: Kubernetes, AWS Batch, Google "
         "Batch, LSF, HTCondor and a generic one for any command that submits; each is a plug-in "
         "and a folder beside the one of SLURM. A site without any of them runs stages by hand: "
-        "`python -m saeutils.run 02 --profile P -p encoder E` needs only a shared folder.", ""]
+        "`python -m saeutils.run 02 --profile P -p encoder E --part 3/8` on each machine, then the "
+        "same without `--part`, needs only a shared folder.", ""]
     return "\n".join(page)
 
 
