@@ -14,14 +14,15 @@ Whisper attends to all of its 30 s window.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from saeutils import encoders_hub, encoders_inputs, encoders_models
 from saeutils.encoders_forward import (
+    Encoder,
     blocks,
     hidden_states,
     needs_equal_lengths,
@@ -38,53 +39,7 @@ POOLINGS = ("masked", "released")
 DEVICES = ("cpu", "cuda", "mps", "auto")
 PRECISIONS = ("float32", "bfloat16")
 PIECES_AT_ONCE = 8  # windows of long clips that share a forward pass
-
-
-@dataclass(frozen=True)
-class Encoder:
-    """A frozen encoder, ready to be asked for states.
-
-    Attributes
-    ----------
-    name : str
-        Short name, safe as a folder's name: ``"demo"``, ``"hubert"``, ``"org--name"``.
-    model : torch.nn.Module
-        In evaluation mode, float32.
-    sampling_rate : int
-        Hz of the waveforms it expects.
-    n_layers : int
-        Blocks; states are numbered 0 to `n_layers`.
-    width : int
-        Dimensions of a state.
-    do_normalize : bool
-        Whether each waveform is brought to zero mean and unit variance.
-    fingerprint : str
-        sha256 over configuration, settings and weights (or the seed): part of cache keys.
-    kind : str
-        ``"waveform"``, ``"ast"``, ``"whisper"`` or ``"features"``: what the model takes.
-    extractor : object or None
-        Feature extractor of `transformers`, unless the model takes the waveform.
-    device, precision : str
-        Where and how the model computes; states come back as float32 on the CPU.
-    source : str
-        Repository and revision, or the folder's name.
-    notes : tuple of str
-        What a reader should know about the loading.
-    """
-
-    name: str
-    model: torch.nn.Module
-    sampling_rate: int
-    n_layers: int
-    width: int
-    do_normalize: bool
-    fingerprint: str
-    kind: str = "waveform"
-    extractor: Any = None
-    device: str = "cpu"
-    precision: str = "float32"
-    source: str = ""
-    notes: tuple[str, ...] = ()
+ATTENTION_S2 = 60.0**2  # sum of squared seconds of a forward pass: WavLM then stays below 4 GB
 
 
 def load_encoder(
@@ -314,6 +269,12 @@ def _means(
     """Mean over the tokens that count [B, L, D], and their number [B]."""
     import torch
 
+    longest = max(1, *map(len, waves)) / sampling_rate
+    fit = max(1, int(ATTENTION_S2 / longest**2))  # attention's memory grows with the square
+    if len(waves) > fit:
+        parts = [_means(encoder, waves[i : i + fit], sampling_rate, plain, train_mode)
+                 for i in range(0, len(waves), fit)]
+        return tuple(np.concatenate(part) for part in zip(*parts, strict=True))
     states_BLTD, sound_BT = _tokens(encoder, waves, sampling_rate, plain, train_mode)
     if encoder.kind == "waveform" or plain:
         counts = sound_BT.sum(1)

@@ -4,19 +4,65 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     import torch
 
-    from saeutils.encoders import Encoder
-
 PAD_TO = 8_000  # samples; batches are padded to a multiple and masked
 
 # Families whose layers behind the front end convolve over time, padding included.
 CONVOLVING = ("sew", "sew-d", "wav2vec2-conformer", "data2vec-audio")
+
+
+@dataclass(frozen=True)
+class Encoder:
+    """A frozen encoder, ready to be asked for states.
+
+    Attributes
+    ----------
+    name : str
+        Short name, safe as a folder's name: ``"demo"``, ``"hubert"``, ``"org--name"``.
+    model : torch.nn.Module
+        In evaluation mode, float32.
+    sampling_rate : int
+        Hz of the waveforms it expects.
+    n_layers : int
+        Blocks; states are numbered 0 to `n_layers`.
+    width : int
+        Dimensions of a state.
+    do_normalize : bool
+        Whether each waveform is brought to zero mean and unit variance.
+    fingerprint : str
+        sha256 over configuration, settings and weights (or the seed): part of cache keys.
+    kind : str
+        ``"waveform"``, ``"ast"``, ``"whisper"`` or ``"features"``: what the model takes.
+    extractor : object or None
+        Feature extractor of `transformers`, unless the model takes the waveform.
+    device, precision : str
+        Where and how the model computes; states come back as float32 on the CPU.
+    source : str
+        Repository and revision, or the folder's name.
+    notes : tuple of str
+        What a reader should know about the loading.
+    """
+
+    name: str
+    model: torch.nn.Module
+    sampling_rate: int
+    n_layers: int
+    width: int
+    do_normalize: bool
+    fingerprint: str
+    kind: str = "waveform"
+    extractor: Any = None
+    device: str = "cpu"
+    precision: str = "float32"
+    source: str = ""
+    notes: tuple[str, ...] = ()
 
 
 def waveform_tokens(

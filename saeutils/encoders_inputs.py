@@ -15,7 +15,7 @@ import numpy as np
 if TYPE_CHECKING:
     import torch
 
-    from saeutils.encoders import Encoder
+    from saeutils.encoders_forward import Encoder
 
 SPECIAL_TOKENS = 2  # of AST: class and distillation token, before the patches
 
