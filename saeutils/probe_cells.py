@@ -189,9 +189,11 @@ def _fit_tuned(values_NF, clips, rows, folds, penalties, whiten: bool) -> Probe:
 
 
 def _score_splits(probe: Probe, codes_NF, clips, rows) -> pd.DataFrame:
-    table = _score_guesses(probe.predict(codes_NF), clips, rows)
+    logits = probe.logits(codes_NF)
+    table = _score_guesses(probe.classes[logits.argmax(axis=1)], clips, rows)
     allowed = exercise_mask(clips, probe.classes, rows["train"])
-    within = _score_guesses(probe.predict(codes_NF, allowed), clips, rows)
+    within = _score_guesses(probe.classes[np.where(allowed, logits, -np.inf).argmax(axis=1)],
+                            clips, rows)
     within = within[within["metric"].isin(["accuracy", "balanced_accuracy"])
                     & (within["singer"] == "") & (within["split"] != "crossed")]
     within = within.assign(metric=within["metric"] + "_given_exercise")
@@ -267,7 +269,7 @@ def unlearning_cell(
     rows, labels = split_rows(clips), clips["technique"].to_numpy()
     train, test = rows["train"], rows["unseen"]
     probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, cell.representation == "raw")
-    records = []
+    plain, records = probe.logits(codes_NF[test]), []
     for name in np.unique(labels[test]):
         own, is_own = labels[train] == name, labels[test] == name
         if not own.any() or own.all():
@@ -278,9 +280,10 @@ def unlearning_cell(
         argument = excess * (column - probe.weights.mean(axis=1))
         order = np.argsort(-argument, kind="stable")
         for count in (0, *counts):
-            silenced = codes_NF[test].copy()
-            silenced[:, order[:count]] = elsewhere[order[:count]]
-            guesses = probe.predict(silenced)
+            chosen = order[:count]  # a linear probe: only what is silenced changes its logits
+            logits = plain - (codes_NF[np.ix_(test, chosen)] - elsewhere[chosen]) \
+                @ probe.weights[chosen]
+            guesses = probe.classes[logits.argmax(axis=1)]
             kept = balanced_accuracy(labels[test][~is_own], guesses[~is_own])
             lost = float((guesses[is_own] == name).mean())
             records.append((str(name), count, "recall_target", lost, int(is_own.sum())))

@@ -17,6 +17,7 @@ import numpy as np
 
 from saeutils.lasso import standardise
 
+CURVATURE = 0.05  # of a softmax at work: p (1 - p), between 0 and 1/4; it only sets the pace
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times ||W||^2 / 2, loss averaged over clips
 
 
@@ -64,8 +65,9 @@ def released_probe(
 ) -> Probe:
     """The published probe: one linear layer by Adam, best epoch by validation loss.
 
-    Written in float32 numpy: a step is two small matrix products, and torch's overhead would be
-    most of the time. Initial values are uniform in ``+-1/sqrt(F)``, as torch's Linear draws them.
+    Written in float32 and compiled (`saeutils.probe_kernels`): a step is two small matrix products,
+    and torch's overhead would be most of the time. Initial values are uniform in ``+-1/sqrt(F)``,
+    as torch's Linear draws them.
 
     Parameters
     ----------
@@ -83,6 +85,8 @@ def released_probe(
     ValueError
         Empty training or validation part, or a label that is not in ``classes``.
     """
+    from saeutils.probe_kernels import DENSE, adam_epoch, compressed
+
     x, v = (np.ascontiguousarray(part, dtype=np.float32) for part in (train_NF, valid_NF))
     y, u = encode_labels(train_labels, classes), encode_labels(valid_labels, classes)
     if not len(x) or not len(v):
@@ -92,16 +96,13 @@ def released_probe(
     # The bias is the last row: its column is constant 1.
     x, v = _with_ones(x), _with_ones(v)
     weights = rng.uniform(-bound, bound, (x.shape[1], len(classes))).astype(np.float32)
-    adam = _Adam(weights, learning_rate)
+    first, second, count = np.zeros_like(weights), np.zeros_like(weights), 0
+    parts = compressed(x)
+    whole = x if len(parts[0]) > DENSE * x.size else x[:0]
     best, best_loss, best_epoch = weights.copy(), np.inf, 0
     for epoch in range(epochs):
-        order = rng.permutation(len(x))
-        for start in range(0, len(x), batch_size):
-            rows = order[start : start + batch_size]
-            batch = x[rows]
-            delta = _softmax(batch @ weights)
-            delta[np.arange(len(rows)), y[rows]] -= 1
-            adam.step(batch.T @ delta / np.float32(len(rows)))
+        count = adam_epoch(whole, *parts, y, rng.permutation(len(x)), batch_size, learning_rate,
+                           count, weights, first, second)
         loss = _cross_entropy(v @ weights, u)
         if loss < best_loss:
             best, best_loss, best_epoch = weights.copy(), loss, epoch
@@ -152,18 +153,19 @@ def tuned_probe(
     scores = np.zeros((len(bases), len(path)))
     for b, basis in enumerate(bases):
         for fit_rows, held_rows in folds:
-            rotate = _rotation(train_NF[fit_rows], basis)
-            train, held = rotate(train_NF[fit_rows]), rotate(train_NF[held_rows])
-            solutions = _logistic_path(train, y[fit_rows], len(classes), path, 1e-6)
+            turned = _rotation(train_NF[fit_rows], basis)
+            held = turned.rotate(train_NF[held_rows])
+            # float32 and four digits are plenty to choose between penalties ten times apart
+            solutions = _logistic_path(turned.train_NR.astype(np.float32), y[fit_rows],
+                                       len(classes), path, 1e-5)
             for p, weights in enumerate(solutions):
                 guess = np.argmax(_with_ones(held) @ weights, axis=1)
                 scores[b, p] += balanced_accuracy(y[held_rows], guess) / len(folds)
     b, p = np.unravel_index(np.argmax(scores), scores.shape)
-    rotate = _rotation(train_NF, bases[b])
-    *_, weights = _logistic_path(rotate(train_NF), y, len(classes), path[: p + 1], 1e-10)
-    matrix, offset = rotate(np.eye(train_NF.shape[1])), rotate(np.zeros((1, train_NF.shape[1])))
-    back = (matrix - offset) @ weights[:-1]
-    bias = (offset @ weights[:-1])[0] + weights[-1]
+    turned = _rotation(train_NF, bases[b])
+    *_, weights = _logistic_path(turned.train_NR, y, len(classes), path[: p + 1], 1e-10)
+    back = turned.back(weights[:-1])
+    bias = weights[-1] - turned.mean_F @ back
     absent = np.setdiff1d(np.arange(len(classes)), y)
     bias[absent] = -1e9
     details = {"penalty": path[p], "basis": bases[b], "inner": float(scores[b, p])}
@@ -216,78 +218,83 @@ def logistic_loss(
     return float(loss + penalty / 2 * (weights[:-1] ** 2).sum())
 
 
-def _rotation(train_NF: np.ndarray, basis: str):
-    """A function to coordinates [N, R] in which ``train_NF`` is standardised or whitened."""
+@dataclass(frozen=True)
+class _Rotation:
+    """Coordinates [N, R] in which the training clips are standardised or whitened.
+
+    ``turn_FM @ mix_MR`` stays a product of two: with more columns than clips, M is the number of
+    clips, and neither the turn of all columns nor its product with the training clips is needed.
+    """
+
+    train_NR: np.ndarray
+    mean_F: np.ndarray
+    scale_F: np.ndarray
+    turn_FM: np.ndarray
+    mix_MR: np.ndarray
+
+    def rotate(self, values_NF: np.ndarray) -> np.ndarray:
+        scaled = standardise(values_NF, self.mean_F, self.scale_F)[0]
+        return scaled @ self.turn_FM @ self.mix_MR
+
+    def back(self, weights_RC: np.ndarray) -> np.ndarray:
+        """The same weights for columns as they are, [F, C]."""
+        return self.turn_FM @ (self.mix_MR @ weights_RC) / self.scale_F[:, None]
+
+
+def _rotation(train_NF: np.ndarray, basis: str) -> _Rotation:
     scaled, mean, scale = standardise(train_NF)
     small = len(scaled) < scaled.shape[1]
     square, axes = np.linalg.eigh(scaled @ scaled.T if small else scaled.T @ scaled)
     keep = square > max(square[-1] * 1e-10, 1e-12)
-    spread = np.sqrt(square[keep])
-    turn_FR = scaled.T @ axes[:, keep] / spread if small else axes[:, keep]
-    if basis == "whitened":
-        turn_FR = turn_FR / (spread / np.sqrt(len(train_NF)))
-    return lambda values_NF: standardise(values_NF, mean, scale)[0] @ turn_FR
+    axes, spread = axes[:, keep], np.sqrt(square[keep])
+    size = spread / np.sqrt(len(train_NF)) if basis == "whitened" else np.ones_like(spread)
+    if small:
+        return _Rotation(axes * (spread / size), mean, scale, scaled.T, axes / (spread * size))
+    return _Rotation(scaled @ (axes / size), mean, scale, axes, np.diag(1 / size))
 
 
 def _logistic_path(
     x_NR: np.ndarray, y: np.ndarray, n_classes: int, penalties: list[float], precision: float
 ):
-    """Yield the minimiser [R + 1, C] for each penalty, from strong to weak, started warm."""
+    """Yield the minimiser [R + 1, C] for each penalty, from strong to weak, started warm.
+
+    Products are taken in the precision of ``x_NR``; `precision` is L-BFGS-B's ``ftol``.
+    """
     from scipy.optimize import minimize
 
     x = _with_ones(x_NR)
     shape = (x.shape[1], n_classes)
-    hot = np.zeros((len(x), n_classes))
+    hot = np.zeros((len(x), n_classes), dtype=x.dtype)
     hot[np.arange(len(x)), y] = 1
+    power = (x**2).mean(axis=0)
     weights = np.zeros(shape)
     for penalty in penalties:
+        # In these coordinates the columns hardly correlate, so the curvature along a weight is
+        # about CURVATURE * power + penalty. Divided by its root, all weights curve alike, and the
+        # descent takes dozens of steps in the place of hundreds. The minimiser stays what it is.
+        curve = CURVATURE * power + penalty
+        curve[-1] = CURVATURE
+        stretch = 1 / np.sqrt(curve)[:, None]
 
-        def objective(flat: np.ndarray, penalty: float = penalty) -> tuple[float, np.ndarray]:
-            w = flat.reshape(shape)
-            logits = x @ w
+        def objective(
+            flat: np.ndarray, penalty: float = penalty, stretch: np.ndarray = stretch
+        ) -> tuple[float, np.ndarray]:
+            w = flat.reshape(shape) * stretch
+            logits = x @ w.astype(x.dtype)
             logits -= logits.max(axis=1, keepdims=True)
             exponent = np.exp(logits)
             total = exponent.sum(axis=1, keepdims=True)
             loss = (np.log(total[:, 0]) - (hot * logits).sum(axis=1)).mean()
             gradient = x.T @ (exponent / total - hot) / len(x)
             gradient[:-1] += penalty * w[:-1]
-            return loss + penalty / 2 * (w[:-1] ** 2).sum(), gradient.ravel()
+            return float(loss) + penalty / 2 * (w[:-1] ** 2).sum(), (gradient * stretch).ravel()
 
-        options = {"maxiter": 2000, "ftol": precision, "gtol": 1e-6}
-        found = minimize(objective, weights.ravel(), jac=True, method="L-BFGS-B", options=options)
-        weights = found.x.reshape(shape)
+        goal = precision if penalty == penalties[-1] else max(precision, 1e-5)  # warm starts
+        options = {"maxiter": 2000, "ftol": goal, "gtol": 1e-6}
+        found = minimize(objective, (weights / stretch).ravel(), jac=True, method="L-BFGS-B",
+                         options=options)
+        weights = found.x.reshape(shape) * stretch
         yield weights
-
-
-class _Adam:
-    """Adam in place on one array, without allocation (torch's defaults)."""
-
-    def __init__(self, weights: np.ndarray, rate: float) -> None:
-        self.weights, self.rate, self.count = weights, rate, 0
-        self.first, self.second = np.zeros_like(weights), np.zeros_like(weights)
-        self.room, self.bottom = np.empty_like(weights), np.empty_like(weights)
-
-    def step(self, gradient: np.ndarray) -> None:
-        self.count += 1
-        self.first *= 0.9
-        np.multiply(gradient, np.float32(0.1), out=self.room)
-        self.first += self.room
-        self.second *= 0.999
-        np.multiply(gradient, gradient, out=self.room)
-        self.room *= np.float32(0.001)
-        self.second += self.room
-        np.sqrt(self.second, out=self.bottom)
-        self.bottom *= np.float32(1 / np.sqrt(1 - 0.999**self.count))
-        self.bottom += np.float32(1e-8)
-        np.divide(self.first, self.bottom, out=self.room)
-        self.room *= np.float32(self.rate / (1 - 0.9**self.count))
-        self.weights -= self.room
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    logits = logits - logits.max(axis=1, keepdims=True)
-    np.exp(logits, out=logits)
-    return logits / logits.sum(axis=1, keepdims=True)
 
 
 def _cross_entropy(logits: np.ndarray, labels: np.ndarray) -> float:
