@@ -1,14 +1,18 @@
-"""The figure of the report card: shapes of the published curves, and number against number.
+"""The figure of the report card, and tables with names in words instead of those of columns.
 
-Takes the card's table and returns a Figure, in the style of `saeutils.plots`.
+The figure sets shapes of the published curves and number against number; `in_words` is for tables
+that a reader sees, never for those that are written.
 """
 
 from __future__ import annotations
+
+import re
 
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
+from saeutils.atlas_names import readable
 from saeutils.plots import GREY, REPRESENTATIONS, encoder_label, encoder_look, new_figure
 
 LABELS = {
@@ -81,3 +85,56 @@ def _against(axis, numbers: pd.DataFrame) -> None:
     axis.plot(ends, ends, color=GREY, linewidth=0.8)
     axis.set(xlabel="published", ylabel="ours (filled: within tolerance)")
     axis.legend(loc="upper left", fontsize=8.5)
+
+
+SAID = {"ci_low": "from", "ci_high": "to", "target_low": "wanted from", "target_high": "to",
+        "above_mean_sd": "above the mean (SDs)", "untrained": "untrained twin",
+        "decoder_cosine": "cosine of directions",
+        "code_correlation": "correlation of codes", "fvu": "FVU", "auc": "AUC"}
+
+
+def in_words(table: pd.DataFrame) -> pd.DataFrame:
+    """A table as a reader wants it: names in words, no index of NaN, empty cells where nothing is.
+
+    Parameters
+    ----------
+    table
+        Any; labels of rows and columns and text cells such as ``whitened_pca``,
+        ``vibrato_extent_st`` or NaN are put into words, numbers are kept.
+
+    Examples
+    --------
+    >>> shown = in_words(pd.DataFrame({"random": [0.5], "tonic_st": ["am_depth"]}, index=[np.nan]))
+    >>> shown.columns.tolist(), shown.index.tolist(), shown.iat[0, 1]
+    (['untrained dictionary', 'tonic (semitones)'], ['–'], 'AM depth')
+    """
+    shown = table.copy()
+    for place, (_, column) in enumerate(table.items()):
+        if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
+            shown.isetitem(place, column.map(_cell).astype(object))
+        elif column.dtype.kind == "f" and column.isna().any():
+            shown.isetitem(place, column.astype(object).where(column.notna(), ""))
+    for name in ("index", "columns"):
+        axis = getattr(table, name)
+        levels = [axis.get_level_values(i) for i in range(axis.nlevels)]
+        said = [[_word(label) for label in level] for level in levels]
+        titles = [title and str(title).replace("_", " ") for title in axis.names]
+        setattr(shown, name, pd.MultiIndex.from_arrays(said, names=titles) if axis.nlevels > 1
+                else pd.Index(said[0], name=titles[0]))
+    return shown
+
+
+def _word(label) -> str:
+    if isinstance(label, float):
+        return f"{label:g}" if np.isfinite(label) else "–"
+    if not isinstance(label, str):
+        return label
+    if label in REPRESENTATIONS:
+        return REPRESENTATIONS[label][3]
+    return SAID.get(label) or readable(label)
+
+
+def _cell(value):
+    is_name = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", value)
+    missing = value is None or (isinstance(value, float) and np.isnan(value))
+    return _word(value) if is_name else "" if missing else value

@@ -136,3 +136,14 @@ def test_the_page_and_the_figure_show_every_shape_and_every_number_that_differs(
     assert drawn == card.loc[card["kind"] == "shape", "verdict"].tolist()
     alone = plots_report.report_card(card[card["kind"] == "shape"], note="VocalSet")
     assert len(alone.axes) == 1
+
+
+def test_tables_that_a_reader_sees_have_words_for_names_and_no_nan():
+    table = pd.DataFrame({"representation": ["ica", "sae"], "sparsity": [np.nan, 95.0],
+                          "am_depth": [0.25, np.nan], "found": ["tonic_st", None]})
+    shown = plots_report.in_words(table.set_index(["representation", "sparsity"]))
+    assert shown.index.tolist() == [("ICA", "–"), ("SAE", "95")]
+    assert shown.columns.tolist() == ["AM depth", "found"]
+    assert shown["found"].tolist() == ["tonic (semitones)", ""]
+    assert shown["AM depth"].tolist() == [0.25, ""]
+    assert "nan" not in shown.to_html().lower() and table["am_depth"].isna().sum() == 1
