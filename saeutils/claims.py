@@ -145,10 +145,13 @@ def k_curve_cell(codes_NF: np.ndarray, cell, names: list[str], **arguments) -> p
     -------
     DataFrame
         Columns split, attribute, singer, codes, metric, value. Metrics with ``codes`` > 0:
-        r2_held_out, r2_within_singer; with 0: ridge, ridge_inner, inner_area; with a singer: area
+        r2_held_out, r2_within_singer; with 0: ridge, ridge_inner, inner_area (of the linear bases
+        that are chosen between, else NaN); with a singer: area
         (that singer's share of the area under the curve, `saeutils.disentanglement.singer_r2`).
     """
-    found = k_curve(codes_NF, k_values=K_VALUES, **arguments)
+    # the best linear basis is chosen within training singers; SAE and twin are not chosen between
+    found = k_curve(codes_NF, k_values=K_VALUES, inner_curve=cell.representation in LINEAR,
+                    **arguments)
     parts = []
     for metric, values in (("r2_held_out", found.r2), ("r2_within_singer", found.r2_within)):
         for k, row in zip(found.k_values, values, strict=True):

@@ -49,7 +49,7 @@ class KCurve:
         cross-validated R2 on training singers, by which representations are compared without
         touching the unseen ones.
     inner_area
-        Inner cross-validated area under the curve, shape [A]; NaN without folds.
+        Inner cross-validated area under the curve, shape [A]; NaN where not asked for.
     """
 
     k_values: np.ndarray
@@ -71,6 +71,7 @@ def k_curve(
     exercises: np.ndarray,
     folds: list[tuple[np.ndarray, np.ndarray]],
     k_values: tuple[int, ...] = K_VALUES,
+    inner_curve: bool = True,
 ) -> KCurve:
     """Choose and fit on training singers, score on unseen ones.
 
@@ -84,6 +85,9 @@ def k_curve(
         Inner folds over the training rows (positions within ``train``), grouped by singer.
     k_values
         Numbers of codes. Where fewer codes are left, the curve stays at the last one.
+    inner_curve
+        Whether to find ``inner_area``, most of the work: only those need it that are chosen
+        between on the training singers.
     """
     check_unseen(singers, train, test)
     y, x_train, x_test = _prepare(codes_NF, attributes_NA, train, test, singers)
@@ -91,7 +95,8 @@ def k_curve(
     own, exercise = singers[test], exercises[test]
     per_singer = [singer_r2(y[test], guess, own) for guess in guesses]
     inner = [
-        _inner_scores(codes_NF, attributes_NA, train[a], train[b], singers, k_values)
+        _inner_scores(codes_NF, attributes_NA, train[a], train[b], singers,
+                      k_values if inner_curve else ())
         for a, b in folds
     ]
     penalty_scores = np.mean([ridge for _, ridge in inner], axis=0)
@@ -106,7 +111,8 @@ def k_curve(
         per_singer[0][0],
         r2_score(y[test], x_test @ chosen, 0.0),
         penalty_scores.max(axis=0),
-        np.mean([area(curve, k_values) for curve, _ in inner], axis=0),
+        np.mean([area(curve, k_values) for curve, _ in inner], axis=0) if inner_curve
+        else np.full(y.shape[1], np.nan),
     )
 
 
@@ -257,8 +263,8 @@ def _prepare(codes_NF, attributes_NA, train, test, singers):
 
 def _inner_scores(codes_NF, attributes_NA, train, test, singers, k_values):
     y, x_train, x_test = _prepare(codes_NF, attributes_NA, train, test, singers)
-    paths = pursuit(x_train, y[train], k_values)
-    curve = np.stack([r2_score(y[test], x_test @ w, 0.0) for w in paths])
+    paths = pursuit(x_train, y[train], k_values) if k_values else ()
+    curve = [r2_score(y[test], x_test @ w, 0.0) for w in paths]
     weights = ridge_path(x_train, y[train], RIDGE_PENALTIES)
     return curve, np.stack([r2_score(y[test], x_test @ w, 0.0) for w in weights])
 

@@ -177,13 +177,26 @@ def live_codes(
     """
     fires = np.asarray(codes_NF) != 0
     names, index = np.unique(singers, return_inverse=True)
-    by_singer = np.zeros((len(names), fires.shape[1]), dtype=bool)
-    np.logical_or.at(by_singer, index, fires)
+    clips_SF = sum_by(fires.astype(np.float32), index, len(names))
     return (
-        (fires.sum(axis=0) >= min(min_clips, len(fires)))
-        & (by_singer.sum(axis=0) >= min(min_singers, len(names)))
+        (clips_SF.sum(axis=0) >= min(min_clips, len(fires)))
+        & ((clips_SF > 0).sum(axis=0) >= min(min_singers, len(names)))
         & (np.ptp(codes_NF, axis=0) > 0)
     )
+
+
+def sum_by(values_NC: np.ndarray, index: np.ndarray, n_groups: int) -> np.ndarray:
+    """Sum of the rows of each group, shape [n_groups, C]; ``index`` is each row's group.
+
+    Examples
+    --------
+    >>> sum_by(np.array([[1.0], [2.0], [4.0]]), np.array([0, 1, 0]), 2).tolist()
+    [[5.0], [2.0]]
+    """
+    values = np.asarray(values_NC)
+    member = np.zeros((n_groups, len(values)), dtype=values.dtype)
+    member[index, np.arange(len(values))] = 1
+    return member @ values
 
 
 def rank_normalise(values_NA: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -256,9 +269,7 @@ def r2_within(
     _, index, count = np.unique(keys, return_inverse=True, return_counts=True)
 
     def centre(values: np.ndarray) -> np.ndarray:
-        total = np.zeros((len(count), values.shape[1]))
-        np.add.at(total, index, values)
-        return values - (total / count[:, None])[index]
+        return values - (sum_by(values, index, len(count)) / count[:, None])[index]
 
     inner = centre(np.asarray(targets, dtype=float))
     total = (inner**2).sum(axis=0)
@@ -296,10 +307,8 @@ def r2_interval(
     from scipy.special import stdtrit
 
     names, index = np.unique(singers, return_inverse=True)
-    error = np.zeros((len(names), targets.shape[1]))
-    total = np.zeros_like(error)
-    np.add.at(error, index, (targets - predictions) ** 2)
-    np.add.at(total, index, targets**2)
+    error = sum_by((targets - predictions) ** 2, index, len(names))
+    total = sum_by(targets**2, index, len(names))
     n = len(names)
     if n < 2:
         return np.full(targets.shape[1], np.nan), np.full(targets.shape[1], np.nan)
