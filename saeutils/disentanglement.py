@@ -76,6 +76,7 @@ def held_out_map(
     singers: np.ndarray,
     exercises: np.ndarray,
     alpha: float = 0.1,
+    scores_NA: np.ndarray | None = None,
 ) -> AttributeMap:
     """The corrected map: fitted on training singers, scored on singers it has not met.
 
@@ -93,6 +94,8 @@ def held_out_map(
         Shape [N]; their means are removed for ``r2_within``.
     alpha
         Lasso penalty.
+    scores_NA
+        ``rank_normalise(attributes_NA, train)``, for those who make many maps of one table.
 
     Raises
     ------
@@ -101,7 +104,7 @@ def held_out_map(
     """
     check_unseen(singers, train, test)
     used = live_codes(codes_NF[train], singers[train])
-    y = rank_normalise(attributes_NA, train)
+    y = rank_normalise(attributes_NA, train) if scores_NA is None else scores_NA
     x_train, mean, scale = standardise(codes_NF[np.ix_(train, used)])
     y_train, y_mean, y_scale = standardise(y[train])
     weights = np.zeros((y.shape[1], codes_NF.shape[1]))

@@ -53,7 +53,7 @@ def released_map_cell(
 def held_out_map_cell(
     codes_NF: np.ndarray, cell, attributes_NA: np.ndarray, names: list[str],
     train: np.ndarray, test: np.ndarray, singers: np.ndarray, exercises: np.ndarray, alpha: float,
-    common_codes: int,
+    common_codes: int, scores_NA: np.ndarray | None = None,
 ) -> pd.DataFrame:
     """The corrected map: fitted on training singers, scored on unseen ones.
 
@@ -62,7 +62,7 @@ def held_out_map_cell(
     NaN when empty), effective_codes. Metrics of the cell: disentanglement, empty_attributes,
     live_codes.
     """
-    found = held_out_map(codes_NF, attributes_NA, train, test, singers, exercises, alpha)
+    found = held_out_map(codes_NF, attributes_NA, train, test, singers, exercises, alpha, scores_NA)
     per_attribute = {
         "r2_held_out": found.r2,
         "r2_within_singer": found.r2_within,
