@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 import soundfile
 from bad_inputs import COMMANDS, RATE, ROWS, TONE
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from saeutils import files, keys, labels, profiles, publish, run, sae
+from saeutils import files, keys, labels, plain_yaml, profiles, publish, run, sae
 from saeutils.datasets import read_audio
 
 MUTATIONS = 600
@@ -109,6 +111,38 @@ def test_odd_but_good_audio_is_read_as_it_is(what, how, tolerance, tmp_path):
 def test_clipped_audio_is_read_and_its_peak_is_full_scale(tmp_path):
     soundfile.write(tmp_path / "a.wav", np.clip(TONE * 100, -1, 1), RATE, subtype="PCM_24")
     assert np.abs(read_audio(tmp_path / "a.wav")[0]).max() == pytest.approx(1, abs=1e-6)
+
+
+def test_an_hour_of_audio_is_read(tmp_path):
+    """More than two are refused (the table); one is long, and fits."""
+    long = np.tile(TONE[:800:100], 3600 * 125)
+    soundfile.write(tmp_path / "a.wav", long, 1000, subtype="PCM_U8")
+    samples, rate = read_audio(tmp_path / "a.wav")
+    assert len(samples) == 3600 * rate == 3_600_000 and np.isfinite(samples).all()
+
+
+# --- any text at all -------------------------------------------------------------------------
+VALUES = st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                      lambda inner: st.lists(inner, max_size=3)
+                      | st.dictionaries(st.text(max_size=8), inner, max_size=3), max_leaves=6)
+
+
+@given(st.text(max_size=40))
+def test_any_text_is_yaml_or_refused_in_one_line(text):
+    survive(lambda content: plain_yaml.read_yaml(content), [text])
+
+
+@given(st.sampled_from(["seed", "encoders", "sae.sparsities", "sae.layers", "data.clip_seconds",
+                        "data.note", "extraction.device", "probing.penalties"]), VALUES)
+@settings(max_examples=60, deadline=None)
+def test_any_value_of_a_setting_is_taken_or_refused_in_one_line(key, value):
+    survive(lambda content: profiles.load_profile("smoke", {key: content}), [value])
+
+
+@given(st.text(max_size=30), st.text(max_size=30))
+@settings(max_examples=60, deadline=None)
+def test_any_two_words_are_a_parameter_or_refused_in_one_line(name, value):
+    survive(lambda content: run._parameters([content]), [(name, value)])
 
 
 # --- mutations -------------------------------------------------------------------------------
