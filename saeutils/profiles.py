@@ -146,7 +146,7 @@ class Extraction(Section):
     batch_seconds: float = Field(160.0, gt=0, description="sound in one batch, at most")
     released_window_seconds: float = Field(5.0, gt=0, description="crop and padding of the paper")
     piece_seconds: float = Field(
-        0.0, ge=0, description="longer clips are cut (masked rule); 0: the encoder's own window")
+        60.0, ge=0, description="longer clips are cut (masked rule); 0: the encoder's own window")
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     model_dir: str = Field("", description="folder of downloaded encoders; empty: model hub")

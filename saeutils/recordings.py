@@ -29,6 +29,7 @@ class Recordings:
 
     clips: pd.DataFrame
     left_out: pd.DataFrame
+    home: Path = Path()
     sound: pd.DataFrame | None = None
     mended: pd.DataFrame | None = None
     pairs: pd.DataFrame | None = None
@@ -64,10 +65,18 @@ def gather(data: Data, *, seed: int, cached: Callable, workers: int = 1) -> Reco
                          f"vocalset, {', '.join(NEEDED)}")
     if data.source != "activations":
         _look_into(found, data.bad_files, cached, workers)
+    if not len(found.clips):
+        why = found.left_out["reason"].value_counts()
+        raise ValueError("no clip is left, of " + "; ".join(
+            f"{n} files: {reason}" for reason, n in why.head(3).items()))
     if data.source == "folder":
         check_groups(found.clips)
-    if not len(found.clips):
-        raise ValueError("no clip is left: see the reasons in the table left_out")
+    if data.source == "vocalset":
+        found.counts = vocalset.counts_table(found.clips)
+    if found.pairs is not None:
+        here = found.pairs[["clip_id_technique", "clip_id_straight"]].isin(
+            set(found.clips["clip_id"]))
+        found.pairs = found.pairs[here.all(axis=1)].reset_index(drop=True)
     return found
 
 
@@ -83,18 +92,18 @@ def _vocalset(data: Data) -> Recordings:
     released = as_sorted.merge(as_listed[["path", "split"]], on="path",
                                suffixes=("_sorted", "_listed"))
     chosen = as_listed if data.selection == "released" else None
-    clips = vocalset.clip_table(source.full, index, chosen)
+    clips = vocalset.clip_table(source.full, index, chosen, look=False)
     dropped = index.loc[index["reason"] != "", ["path", "reason"]]
     if chosen is not None:
         missed = index["path"].isin(chosen.loc[~chosen["kept"], "path"]) & (index["reason"] == "")
         dropped = pd.concat([dropped, index.loc[missed, ["path"]].assign(
             reason="kept here, lost by the release (A14)")])
     absent = vocalset.missing_places(index, sorted(set(clips["singer"])))
-    found = Recordings(clips, pd.concat([dropped, absent], ignore_index=True))
+    found = Recordings(clips, pd.concat([dropped, absent], ignore_index=True),
+                       source.full.resolve())
     found.mended = index.loc[(index["mended"] != "") & (index["reason"] == ""),
                              ["path", "mended"]].reset_index(drop=True)
     found.pairs = vocalset.matched_pairs(clips)
-    found.counts = vocalset.counts_table(clips)
     found.released = released
     found.facts = source.facts
     return found
@@ -143,6 +152,7 @@ def _labelled(data: Data, seed: int) -> Recordings:
 def _find_files(table: pd.DataFrame, folder: Path, name: str, found: Recordings) -> None:
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: data.audio_dir names the folder of the audio")
+    found.home = folder.resolve()
     table["audio"] = [(folder / path).resolve().as_posix() for path in table["path"]]
     absent = [p for p, full in zip(table["path"], table["audio"], strict=True)
               if not Path(full).is_file()]
@@ -171,6 +181,8 @@ def _find_files(table: pd.DataFrame, folder: Path, name: str, found: Recordings)
 def _look_into(found: Recordings, bad_files: str, cached: Callable, workers: int) -> None:
     from saeutils.inputs import edge_digest
 
+    if not len(found.clips):
+        return
     rows = [{"clip_id": clip, "audio": audio, "edge": edge_digest(Path(audio))}
             for clip, audio in zip(found.clips["clip_id"], found.clips["audio"], strict=True)]
     sound = in_shards("sound", rows, inspect_shard, (), cached, workers=workers)
@@ -179,7 +191,10 @@ def _look_into(found: Recordings, bad_files: str, cached: Callable, workers: int
         raise ValueError(f"{len(bad)} of {len(sound)} audio files cannot be used: "
                          f"{some(bad['problem'])}. Mend them, or set data.bad_files to leave_out")
     names = found.clips.set_index("clip_id")["audio"]
-    refused = pd.DataFrame({"path": names[bad["clip_id"]].to_numpy(), "reason": bad["problem"]})
+    paths = [Path(names[clip]) for clip in bad["clip_id"]]
+    refused = pd.DataFrame({"path": [(p.relative_to(found.home) if p.is_relative_to(found.home)
+                                      else p).as_posix() for p in paths],
+                            "reason": bad["problem"].to_numpy()})
     found.left_out = pd.concat([found.left_out, refused], ignore_index=True)
     sound = sound[sound["problem"] == ""].reset_index(drop=True)
     found.clips = found.clips[found.clips["clip_id"].isin(sound["clip_id"])].reset_index(drop=True)

@@ -8,6 +8,7 @@ Source: J. Wilkins, P. Seetharaman, A. Wahl, B. Pardo, "VocalSet: A singing voic
 
 from __future__ import annotations
 
+import math
 import random
 import re
 import sys
@@ -198,8 +199,8 @@ def singer_splits() -> pd.DataFrame:
     return reference_table("vocalset_split")
 
 
-def clip_table(full: Path, index: pd.DataFrame, released: pd.DataFrame | None = None
-               ) -> pd.DataFrame:
+def clip_table(full: Path, index: pd.DataFrame, released: pd.DataFrame | None = None,
+               look: bool = True) -> pd.DataFrame:
     """The clips kept by `index` as the clip table that all sources share.
 
     Parameters
@@ -211,6 +212,8 @@ def clip_table(full: Path, index: pd.DataFrame, released: pd.DataFrame | None = 
     released
         As from `released_selection`: keep its clips and its 80/20 split instead; then training
         and validation share singers (A13) and mended clips are missing (A14).
+    look
+        Read every header, for duration and rate; without it they are NaN and 0.
 
     Raises
     ------
@@ -231,8 +234,8 @@ def clip_table(full: Path, index: pd.DataFrame, released: pd.DataFrame | None = 
         kept["split"] = kept["path"].map(chosen)
     kept["audio"] = [(full / path).resolve().as_posix() for path in kept["path"]]
     kept["set"] = "vocalset"
-    headers = [audio_header(path) for path in kept["audio"]]
-    kept["duration_s"], kept["sample_rate"] = zip(*headers, strict=True)
+    headers = [audio_header(path) if look else (math.nan, 0) for path in kept["audio"]]
+    kept["duration_s"], kept["sample_rate"] = zip(*headers, strict=True) if headers else ([], [])
     short = kept["singer"].str.replace("female", "f").str.replace("male", "m")
     name = "vocalset_" + short + "_" + kept["exercise"] + "_" + kept["technique"]
     name += ("_" + kept["vowel"]).where(kept["vowel"] != kept["technique"], "")

@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from saeutils import encoders, encoders_hub, encoders_models
 from saeutils.encoder_costs import passes, release_passes, rounding_error
 from saeutils.encoders import load_encoder, pooled
-from saeutils.profiles import data_folder
+from saeutils.profiles import data_folder, load_profile
 
 torch.set_num_threads(1)
 NAMES = ("ast", "hubert", "wavlm", "wavlm_as_released", "mert")
@@ -299,6 +299,26 @@ def test_long_files_count_throughout(hub):
     assert passes(encoder, [len(long) / 16_000, 1.0]) == 3 + 2
     silent = np.concatenate([parts[0], np.zeros(200_000, np.float32)])
     assert np.isfinite(pooled(encoder, [silent], 16_000, "masked")).all()
+
+
+def test_long_clips_share_a_forward_pass_only_as_far_as_memory_goes(hub, monkeypatch):
+    """Attention grows with the square of the seconds: two of 2 s each where 9 are allowed."""
+    encoder, seen, inner = load_encoder("wavlm"), [], encoders._tokens
+    waves = [noise(2.0, seed=i) for i in range(5)]
+    at_once = pooled(encoder, waves, 16_000, "masked")
+
+    def counted(encoder, given, *more):
+        seen.append(len(given))
+        return inner(encoder, given, *more)
+
+    monkeypatch.setattr(encoders, "_tokens", counted)
+    monkeypatch.setattr(encoders, "ATTENTION_S2", 9.0)
+    assert np.abs(pooled(encoder, waves, 16_000, "masked") - at_once).max() < 1e-5
+    assert seen == [2, 2, 1]
+    monkeypatch.setattr(encoders, "ATTENTION_S2", 1.0)
+    pooled(encoder, waves[:1], 16_000, "released", 2.0)
+    assert seen[3:] == [1]
+    assert 0 < load_profile("paper").extraction.piece_seconds ** 2 <= 60.0**2
 
 
 def test_pieces_are_weighted_by_their_frames(hub):

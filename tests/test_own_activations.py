@@ -51,7 +51,7 @@ def changed(row, value):
     return out
 
 
-@pytest.mark.parametrize("arrays, words", [
+REFUSED = [
     ({"x": states()}, "holds x: name the states 'masked'"),
     ({"masked": states(), "activations": states()}, "holds activations, masked"),
     ({"masked": states(shape=(4, 3))}, r"shape \(4, 3\); give \[clip, layer, width\]"),
@@ -62,18 +62,24 @@ def changed(row, value):
     ({"masked": states(dtype=np.float64) * 1e300}, "NaN or infinity"),
     ({"masked": changed((slice(None), 0), 1.0)}, "layer 0 of 'masked' is the same for every clip"),
     ({"masked": states(), "released": states(shape=(4, 1, 3))}, "both hold the same clips"),
-])
+]
+
+
+@pytest.mark.parametrize("arrays, words", REFUSED)
 def test_refusals(path, arrays, words):
     save_file(arrays, path)
     with pytest.raises(ValueError, match=words):
         read_activations(path, IDS)
 
 
-@pytest.mark.parametrize("names, words", [
+IDS_WRONG = [
     (["a", "b", "c"], "names 3 different clips in 3 lines, mine.safetensors has 4"),
     (["a", "b", "c", "c"], "names 3 different clips in 4 lines"),
     (["a", "b", "c", "x"], "lacks 1 clips.*'d'"),
-])
+]
+
+
+@pytest.mark.parametrize("names, words", IDS_WRONG)
 def test_wrong_companions(path, names, words):
     save_file({"masked": states()}, path)
     ids(path, names)

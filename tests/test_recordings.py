@@ -138,7 +138,7 @@ def spoil(own, how):
         soundfile.write(audio(table.path[0]), tone(0, 0.05, 300), 44_100)
 
 
-@pytest.mark.parametrize(("how", "words"), [
+REFUSED = [
     ("no table", "no label table"),
     ("semicolons", "no column path, label, group.*separate columns by commas"),
     ("no column", "no column group: it has path, label"),
@@ -161,7 +161,10 @@ def spoil(own, how):
     ("silent", "clip 0.wav is silent"),
     ("NaN", "clip 0.wav holds NaN"),
     ("short", "clip 0.wav lasts 0.050 s"),
-])
+]
+
+
+@pytest.mark.parametrize(("how", "words"), REFUSED)
 def test_bad_material_is_refused_in_one_line(own, how, words):
     spoil(own, how)
     with pytest.raises(ValueError, match=words) as caught:
