@@ -17,7 +17,8 @@ from saeutils.statistics import t_interval
 SMALLEST, HERE = "smallest case", "demo"
 # From the strongest down.
 VERDICTS = ("changes a conclusion", "moves a number", "shown on the smallest case",
-            "no effect here", "undecided", "not measured")
+            "undecided", "no effect here", "not measured")
+DUST = 1e-9  # differences below it, in units of the values, are rounding
 COLUMNS = ("entry", "title", "stage", "quantity", "end", "released", "corrected", "difference",
            "ci_low", "ci_high", "n", "over", "case", "verdict", "note")
 
@@ -55,8 +56,9 @@ def audit_row(
     -------
     dict
         Keys `COLUMNS`. ``difference`` is corrected minus released with a 95 % t interval. Verdict:
-        one of `VERDICTS`; a difference whose interval holds 0 is "no effect here", one without
-        interval (a single seed) "undecided".
+        one of `VERDICTS`. "no effect here" is said only where the switch moves nothing at all, in
+        no seed, singer or clip. A difference whose interval holds 0, or that has no interval (a
+        single seed), is "undecided": that no effect was seen is not evidence of none.
 
     Raises
     ------
@@ -81,13 +83,15 @@ def audit_row(
         "difference": interval.mean, "ci_low": interval.low, "ci_high": interval.high,
         "n": interval.n, "over": over, "case": case,
     }
+    size = max(1.0, float(np.max(np.abs(np.concatenate([one, two])), initial=0.0)))
+    still = bool(np.all(np.abs(difference) <= DUST * size))
     changes = holds is not None and holds(row["released"]) != holds(row["corrected"])
     known = over == "exact" or interval.n >= 2
     sure = over == "exact" or interval.low > 0 or interval.high < 0
     row["verdict"] = (
         "not measured" if not np.isfinite(interval.mean)
-        else "undecided" if not known
-        else "no effect here" if not sure or interval.mean == 0
+        else "no effect here" if still
+        else "undecided" if not known or not sure
         else SHOWN if case == SMALLEST
         else VERDICTS[0] if changes else VERDICTS[1]
     )
@@ -95,6 +99,33 @@ def audit_row(
 
 
 SHOWN = VERDICTS[2]
+
+
+# Where the list of entries expected something else than was measured: quantity, and what it said.
+EXPECTED = {
+    "A19": ("unexplained variance", "The audit list suspected an effect on the error; turned alone "
+            "from the released end, the unexplained variance of unseen singers goes from"),
+    "A21": ("pitch attributes", "The audit list expected the correction to shrink the lead of the "
+            "pitch group; four tilt attributes leave its expected share as well, and the excess "
+            "goes from"),
+}
+
+
+def against_expectation(rows: list[dict]) -> dict[str, str]:
+    """What the entries of `EXPECTED` did when turned from the released end, as notes by entry.
+
+    Examples
+    --------
+    >>> row = audit_row("A21", "pitch attributes", "released", 2, 3, over="exact")
+    >>> against_expectation([row])["A21"][-24:]
+    'excess goes from 2 to 3.'
+    """
+    notes = {}
+    for entry, (quantity, text) in EXPECTED.items():
+        for row in rows:
+            if row["entry"] == entry and row["end"] == "released" and quantity in row["quantity"]:
+                notes[entry] = f"{text} {row['released']:.3g} to {row['corrected']:.3g}."
+    return notes
 
 
 def above_zero(value: float) -> bool:
@@ -137,8 +168,8 @@ def forest_rows(audit: pd.DataFrame) -> pd.DataFrame:
     -------
     DataFrame
         The rows kept, with label, verdict (the entry's strongest), value, ci_low and ci_high:
-        the difference over the larger of the two settings' absolute values, so from -2 to 2. Below
-        -1 the sign turns. Ordered by verdict, then by size of the effect.
+        the difference over the larger of the two settings' absolute values, so from -2 to 2. Beyond
+        -1 or 1 the sign turns. Ordered by verdict, then by size of the effect.
     """
     table = _primary(audit[audit["verdict"] != "not measured"]).copy()
     table["rank"] = table["verdict"].map({name: i for i, name in enumerate(VERDICTS)})

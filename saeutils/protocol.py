@@ -96,7 +96,7 @@ ENTRIES: tuple[Entry, ...] = (
     Entry("A14", "vibrado_rows", "rows overwritten by a repair",
           "datasets", "01", "mending a label overwrites rows",
           "rename only",
-          "Clips are dropped by a label repair (no effect on the ten techniques)."),
+          "Clips are dropped by a label repair: by their names five of the test clips."),
     Entry("A15", "test_layer_choice", "layer chosen on test",
           "probing", "04", "layers chosen on test accuracy",
           "layers chosen on validation singers",

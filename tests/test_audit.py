@@ -37,7 +37,11 @@ def test_verdicts_by_hand():
     gain = audit_row("A24", "gap", "released", [0.1, 0.11, 0.09], [-0.1, -0.12, -0.11], above_zero)
     assert gain["verdict"] == "changes a conclusion" and tuple(gain) == COLUMNS
     unsure = audit_row("A24", "gap", "both", [0.1, 0.2], [0.0, 0.3], above_zero)
-    assert unsure["verdict"] == "no effect here"
+    assert unsure["verdict"] == "undecided"  # not having seen an effect is no evidence of none
+    dust = audit_row("A01", "r2", "both", [0.1, 0.2], [0.1 + 1e-15, 0.2 + 2e-15])
+    assert dust["verdict"] == "no effect here"  # rounding moves no number
+    even = audit_row("A24", "gap", "both", [0.1, 0.3], [0.3, 0.1])
+    assert even["difference"] == 0 and even["verdict"] == "undecided"
     assert audit_row("A20", "k", "both", 7, 8, over="exact")["verdict"] == "moves a number"
     assert audit_row("A24", "one seed", "both", 7, 8)["verdict"] == "undecided"
     assert audit_row("A14", "clips", "both", 0, 0, over="exact")["verdict"] == "no effect here"
