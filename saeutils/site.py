@@ -190,7 +190,7 @@ def index_body(books, exercises, documents, extras, profile: str, figures: Path)
              '<p class="lead">A companion to Mariotte et al. 2025: notebooks that rerun, check, '
              "sound out and teach the analysis of singing techniques in audio encoders, beside a "
              "dictionary that has learned nothing.</p>"]
-    hero = next((name for name in ("fig_overview", "fig6_null_figure")
+    hero = next((name for name in ("overview", "fig6_null_figure")
                  if (figures / f"{name}.png").is_file()), None)
     if hero:
         parts.append(f'<p class="figure"><a href="gallery.html"><img src="figures/{profile}/{hero}'
