@@ -52,7 +52,7 @@ test: $(READY) ## the tests, smoke chain included (under 12 minutes on two cores
 	@$(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
 
 test-slow: $(READY) ## the slow tests
-	@$(PY) -m pytest -q -m slow
+	@$(PY) -m pytest -q -m slow -n 2 --dist loadfile
 
 torture: $(READY) ## kills, full disks, rivals, other worlds until stopped (KILLS=40 CHAINS=4 ONCE=1: one round)
 	@$(PY) tests/torture.py --kills $(or $(KILLS),40) --chains $(or $(CHAINS),4) --cores $(CORES) \
