@@ -223,3 +223,19 @@ def test_missing_panels_are_named(page, tmp_path):
     for words in ("no counterfactual clips", "Recorded causes: left out", "another seed"):
         assert words in text
     assert not page.errors
+
+
+def test_material_without_labels_shows_singers_and_no_empty_bars(page, tmp_path):
+    content, _ = made_atlas.content()
+    for latent in content["latents"]:
+        latent["technique"] = ""
+        for row in latent["groups"]["technique"]:
+            row["name"] = ""
+        latent["groups"]["vowel"] = []
+    page.open(atlas.write_page(tmp_path / "bare.html", content))
+    heads = page.do("[...document.querySelectorAll('.group h4')].map(h => h.textContent)")
+    assert heads == ["Singers (unseen)"]
+    assert page.do("document.querySelectorAll('#list .bars rect').length") > 1
+    assert page.do("document.getElementById('technique').offsetParent === null")
+    assert "technique, best first" not in page.do("document.getElementById('sort').textContent")
+    assert not page.errors

@@ -259,13 +259,13 @@ const placeName = (place) => PLACES[place] || words(place);
 
 function groupBars(latent) {
   const technique = (latent.groups.technique || []).filter((r) => r.name);
-  const { vowel } = latent.groups;
+  const vowel = (latent.groups.vowel || []).filter((r) => r.name && r.name !== "–");
   const singer = [...(latent.groups.singer || [])].sort((a, b) => a.name.localeCompare(b.name, "en", { numeric: true }));
   const unit = "SD";
   const block = (title, rows, best, small) => el("div", { class: `group${small ? " small" : ""}` }, el("h4", {}, title), ...bars(rows, best, unit));
-  const out = [block("Techniques", technique, latent.technique), block("Singers (unseen)", singer, null, singer.length > 8)];
-  if (vowel && vowel.length) out[0].append(el("h4", { style: "margin-top:1rem" }, "Vowels"), ...bars(vowel, null, unit));
-  return el("div", { class: "columns" }, ...out);
+  const sung = technique.length ? block("Techniques", technique, latent.technique) : vowel.length ? block("Vowels", vowel, null) : null;
+  if (technique.length && vowel.length) sung.append(el("h4", { style: "margin-top:1rem" }, "Vowels"), ...bars(vowel, null, unit));
+  return el("div", { class: "columns" }, sung, block("Singers (unseen)", singer, null, singer.length > 8));
 }
 
 function card(latent) {
@@ -320,7 +320,8 @@ let shown = [];
 let chosen = null;
 
 function spark(latent) {
-  const rows = latent.groups.technique || [];
+  const named = (latent.groups.technique || []).filter((r) => r.name);
+  const rows = named.length ? named : latent.groups.singer || [];
   const most = Math.max(...rows.map((r) => r.value || 0), 1e-9);
   const wide = 62 / Math.max(rows.length, 1);
   return el("svg", { class: "bars", viewBox: "0 0 62 30", "aria-hidden": "true" }, el("line", { x1: 0, x2: 62, y1: 29.5, y2: 29.5 }),
@@ -347,6 +348,7 @@ function options(select, entries) {
 function prepare() {
   for (const latent of latents) latent.text = text(latent);
   const techniques = [...new Set(latents.map((l) => l.technique))].filter(Boolean).sort();
+  $("technique").closest("label").hidden = !techniques.length; // nothing to choose from
   options($("technique"), [["", "any"], ...techniques.map((t) => [t, words(t)])]);
   const names = new Map();
   for (const latent of latents) {
@@ -355,7 +357,7 @@ function prepare() {
   }
   options($("attribute"), [["", "any"], ...[...names].sort((a, b) => a[1].localeCompare(b[1]))]);
   options($("stability"), meta.panels.stability ? [["", "any"], [".3", "0.3 or more"], [".5", "0.5 or more"], [".7", "0.7 or more"]] : [["", "one seed only"]]);
-  options($("sort"), Object.entries(SORTS).filter(([key]) => (key !== "stability" || meta.panels.stability) && (key !== "cause" || meta.panels.responses))
+  options($("sort"), Object.entries(SORTS).filter(([key]) => (key !== "auc" || techniques.length) && (key !== "stability" || meta.panels.stability) && (key !== "cause" || meta.panels.responses))
     .map(([key, [name]]) => [key, name]));
   for (const control of controls) control.addEventListener("input", refresh);
 }
