@@ -16,7 +16,7 @@ import pandas as pd
 
 from saeutils.lasso import standardise
 from saeutils.probing import Probe, balanced_accuracy, fit_logistic, released_probe, tuned_probe
-from saeutils.scores import auc, score_table
+from saeutils.scores import COLUMNS, auc, score_rows
 from saeutils.statistics import grouped_folds
 
 SCORED = ("validation", "test", "unseen", "crossed")
@@ -193,23 +193,17 @@ def _score_splits(probe: Probe, codes_NF, clips, rows) -> pd.DataFrame:
     table = _score_guesses(probe.classes[logits.argmax(axis=1)], clips, rows)
     allowed = exercise_mask(clips, probe.classes, rows["train"])
     within = _score_guesses(probe.classes[np.where(allowed, logits, -np.inf).argmax(axis=1)],
-                            clips, rows)
-    within = within[within["metric"].isin(["accuracy", "balanced_accuracy"])
-                    & (within["singer"] == "") & (within["split"] != "crossed")]
+                            clips, rows, ("validation", "test", "unseen"), brief=True)
     within = within.assign(metric=within["metric"] + "_given_exercise")
     return pd.concat([table, within], ignore_index=True)
 
 
-def _score_guesses(guesses: np.ndarray, clips, rows) -> pd.DataFrame:
+def _score_guesses(guesses: np.ndarray, clips, rows, splits=SCORED, brief: bool = False):
     labels, singers = clips["technique"].to_numpy(), clips["singer"].to_numpy()
-    classes, parts = np.unique(labels), []
-    for split in SCORED:
-        if split in rows:
-            own = rows[split]
-            table = score_table(labels[own], guesses[own], singers[own], classes)
-            table.insert(0, "split", split)
-            parts.append(table)
-    return pd.concat(parts, ignore_index=True)
+    classes = np.unique(labels)
+    found = [(split, *row) for split in splits if split in rows for row in score_rows(
+        labels[rows[split]], guesses[rows[split]], singers[rows[split]], classes, brief)]
+    return pd.DataFrame(found, columns=["split", *COLUMNS])
 
 
 def sparse_cell(

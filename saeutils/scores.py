@@ -40,6 +40,11 @@ def score_table(
     ValueError
         No clips, or a label that is not in ``classes``.
     """
+    return pd.DataFrame(score_rows(labels, guesses, singers, classes), columns=list(COLUMNS))
+
+
+def score_rows(labels, guesses, singers, classes, brief: bool = False) -> list[tuple]:
+    """The rows of `score_table`; ``brief``: accuracy and balanced accuracy of all clips alone."""
     labels, guesses, singers = map(np.asarray, (labels, guesses, singers))
     classes = np.asarray(classes)
     if not len(labels):
@@ -59,8 +64,10 @@ def score_table(
     rows = [
         ("", "", "accuracy", pooled, plain.low, plain.high, len(names)),
         ("", "", "balanced_accuracy", fair.mean, fair.low, fair.high, len(names)),
-        ("", "", "macro_f1", macro_f1(labels, guesses), np.nan, np.nan, len(names)),
     ]
+    if brief:
+        return rows
+    rows.append(("", "", "macro_f1", macro_f1(labels, guesses), np.nan, np.nan, len(names)))
     for c in np.flatnonzero(total.sum(axis=0) > 0):
         band, count = t_interval(recall[:, c]), int(total[:, c].sum())
         value = float(hits[:, c].sum() / count)
@@ -69,7 +76,7 @@ def score_table(
         count = int(total[s].sum())
         rows.append(("", str(name), "accuracy", accuracy[s], np.nan, np.nan, count))
         rows.append(("", str(name), "balanced_accuracy", balanced[s], np.nan, np.nan, count))
-    return pd.DataFrame(rows, columns=list(COLUMNS))
+    return rows
 
 
 def macro_f1(labels: np.ndarray, guesses: np.ndarray) -> float:
