@@ -60,8 +60,8 @@ def check(run_root: Path, published: Path) -> int:
         raise ValueError(f"{_shown(ours)} is missing: run `make reproduce` first")
     theirs = published / "headline.csv"
     if not theirs.is_file():
-        print(f"no published values for this profile ({_shown(theirs)}): nothing to compare. "
-              f"Figures are in {_shown(run_root / 'figures')}")
+        print(f"run {run_root.name!r}: its profile has no published values, so there is nothing to "
+              f"compare; figures are in {_shown(run_root / 'figures')}")
         return 0
     now, then = (pd.read_csv(path).set_index("name") for path in (ours, theirs))
     rows = compare(now, then)

@@ -31,6 +31,16 @@ def test_check_counts_and_names_what_differs(tmp_path, capsys):
     assert "1 of 2 within tolerance" in printed and "differs: b is 5, published 2" in printed
 
 
+def test_check_of_a_profile_without_published_values_ends_well(tmp_path, capsys):
+    """Own audio, a rehearsal, the paper: `make reproduce` must not end in an error."""
+    path = tmp_path / "mine" / "results"
+    path.mkdir(parents=True)
+    table(a=(1, 0)).to_csv(path / "headline.csv", index=False)
+    assert publish.check(tmp_path / "mine", tmp_path / "own.yaml") == 0
+    printed = capsys.readouterr().out
+    assert "run 'mine': its profile has no published values" in printed and "figures" in printed
+
+
 def test_check_without_a_run_says_what_to_do(tmp_path):
     with pytest.raises(ValueError, match="make reproduce"):
         publish.check(tmp_path, tmp_path)
