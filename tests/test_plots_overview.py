@@ -74,3 +74,13 @@ def test_a_panel_without_rows_is_left_out_and_a_missing_step_is_refused():
     assert sum(bool(axis.get_xlabel()) for axis in figure.axes) == 2
     with pytest.raises(ValueError, match="4 steps: got 3"):
         plots_overview.overview(rows(), SENTENCES, ["a", "b", "c"])
+
+
+def test_the_gallery_begins_with_the_whole(tmp_path):
+    from saeutils import publish
+
+    (tmp_path / "results").mkdir()
+    table = tmp_path / "results" / "gallery.csv"
+    pd.DataFrame({"figure": ["fig1_first", "overview"], "alt": ["One.", "All."]}).to_csv(table)
+    page = publish.gallery(table, "demo")
+    assert page.index("## overview") < page.index("## fig1 first")
