@@ -169,8 +169,9 @@ def null_series(summary: pd.DataFrame, digitised: pd.DataFrame, layers: dict[str
     """
     ours = cells(summary, metric="completeness_top_mean", protocol="released",
                  representation=["raw", "sae", "random", "noise"])
-    shown = [layer in (*layers.get(encoder, ()), -1)
-             for encoder, layer in zip(ours["encoder"], ours["layer"], strict=True)]
+    shown = np.array([layer in (*layers.get(encoder, ()), -1)
+                      for encoder, layer in zip(ours["encoder"], ours["layer"], strict=True)],
+                     dtype=bool)
     ours = ours[shown & ours["encoder"].isin(layers)]
     theirs = published(digitised, "completeness")
     theirs = theirs[theirs["representation"] == "sae"].assign(representation="published")
