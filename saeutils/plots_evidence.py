@@ -184,8 +184,8 @@ def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     axis.axvline(-1, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
     axis.set_yticks([place[name] for name in order["entry"]], order["label"], fontsize=9.5)
     axis.set(xlim=(-2.2, 2.2), ylim=(depth - 0.3, -0.3))
-    figure.supxlabel("(corrected - released) / the larger of the two; beyond -1 or 1 the sign turns",
-                     fontsize=10.5)
+    figure.supxlabel("(corrected - released) / the larger of the two; beyond -1 or 1 the sign "
+                     "turns", fontsize=10.5)
     axis.grid(axis="y", visible=False)
     for end, text in (("released", "turned from the released end"),
                       ("corrected", "turned from the corrected end"),
