@@ -259,8 +259,10 @@ def _differences(table: pd.DataFrame, shape: Shape, kind: str = "sae") -> pd.Dat
         name = kind if name == "sae" else name
         at = part["sparsity"].isna() if np.isnan(sparsity) else part["sparsity"] == sparsity
         own = part[at & (part["representation"] == name)]
-        sure = pd.DataFrame({"seed_sd": 0.0, "n_seeds": 1}, index=own.index)
-        sure = own.reindex(columns=["seed_sd", "n_seeds"]).astype(float).fillna(sure)
+        known = own.reindex(columns=["seed_sd", "n_seeds"]).astype(float)
+        # one seed says nothing of its spread: that of the layers with several stands in
+        usual = 0.0 if known["seed_sd"].isna().all() else known["seed_sd"].median()
+        sure = known.fillna({"seed_sd": usual, "n_seeds": 1})
         own = own.assign(variance=sure["seed_sd"] ** 2 / sure["n_seeds"])
         sides.append(own.groupby(["encoder", "layer"])[["value", "variance"]].mean())
     above, below = (side.loc[side.index.isin(sides[1 - i].index)] for i, side in enumerate(sides))
