@@ -5,6 +5,7 @@ import pytest
 from saeutils.audit import (
     COLUMNS,
     above_zero,
+    against_expectation,
     audit_row,
     audit_sentence,
     complete_audit,
@@ -99,3 +100,13 @@ def test_the_sentence_names_each_entry_once(audit):
     text = audit_sentence(audit)
     assert "**changes a conclusion**: A24" in text and "**no effect here**: A14" in text
     assert all(text.count(entry.id) == 1 for entry in ENTRIES)
+
+
+def test_notes_say_what_the_list_expected_and_what_was_measured():
+    what = "pitch attributes among the chosen"
+    rows = [audit_row("A21", what, "released", [2.0] * 3, [3.0] * 3),
+            audit_row("A21", what, "corrected", [0.0] * 3, [9.0] * 3)]
+    notes = against_expectation(rows)
+    assert set(notes) == {"A21"} and notes["A21"].endswith("from 2 to 3.")
+    assert complete_audit(rows, notes)["note"].str.contains("from 2 to 3").sum() == 2
+    assert against_expectation([]) == {}

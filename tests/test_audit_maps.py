@@ -41,6 +41,30 @@ def test_both_ends_equal_the_maps_of_stage_05(material):
     assert np.allclose(weights, held.weights) and np.allclose(r2, held.r2)
 
 
+def test_the_penalty_is_the_one_that_exact_fits_choose(material):
+    from saeutils import audit_maps
+    from saeutils.disentanglement import r2_score
+    from saeutils.lasso import lasso, standardise
+    from saeutils.statistics import grouped_folds
+
+    known, codes = material
+    rows = known.train
+    x, y = standardise(codes["sae"][rows])[0], standardise(known.attributes[rows])[0]
+    singers, sexes = known.singers[rows], known.sexes[rows]
+    scores = [sum(np.nanmedian(r2_score(y[b], x[b] @ lasso(x[a], y[a], alpha).weights.T, 0.0))
+                  for a, b in grouped_folds(singers, sexes, 3)) for alpha in audit_maps.ALPHAS]
+    assert audit_maps._choose_alpha(x, y, singers, sexes) == audit_maps.ALPHAS[np.argmax(scores)]
+    assert len(set(np.round(scores, 6))) == 3  # the penalties can be told apart here
+
+
+def test_raw_maps_once_for_all_seeds_change_nothing(material):
+    known, codes = material
+    twice = [codes, codes | {"sae": codes["random"]}]
+    shared = turn_each(RELEASED, twice, known)
+    apart = turn_each(RELEASED, [twice[0], twice[1] | {"raw": codes["raw"].copy()}], known)
+    assert shared == apart
+
+
 def test_numbers_under_the_released_protocol_are_the_papers(material):
     known, codes = material
     numbers = map_numbers(RELEASED, **codes, material=known)

@@ -200,6 +200,29 @@ def test_silencing_the_telling_code_loses_the_technique_and_spares_the_rest(clip
     assert value["trill", 1, "balanced_others"] == 1 == value["", 0, "balanced_others"]
 
 
+def test_silenced_logits_equal_a_probe_that_reads_silenced_codes(clips, cells):
+    """`unlearning_cell` changes logits in place of codes: the same, done by hand."""
+    rng = np.random.default_rng(3)
+    codes = rng.normal(size=(len(clips), 9)) + 2 * np.eye(9)[
+        np.unique(clips["technique"], return_inverse=True)[1] % 9]
+    folds = probe_cells.training_folds(clips, 3, 0)
+    table = probe_cells.unlearning_cell(codes, cells[0][2], clips, folds, (0.1,), (3,))
+    rows, labels = probe_cells.split_rows(clips), clips["technique"].to_numpy()
+    train, test = rows["train"], rows["unseen"]
+    probe = probe_cells._fit_tuned(codes, clips, rows, folds, (0.1,), False)
+    for name in np.unique(labels[test]):
+        elsewhere = codes[train][labels[train] != name].mean(axis=0)
+        excess = codes[train][labels[train] == name].mean(axis=0) - elsewhere
+        own = probe.weights[:, list(probe.classes).index(name)] - probe.weights.mean(axis=1)
+        silent = np.argsort(-excess * own, kind="stable")[:3]
+        changed = codes[test].copy()
+        changed[:, silent] = elsewhere[silent]
+        is_own = labels[test] == name
+        lost = (probe.predict(changed)[is_own] == name).mean()
+        found = table.query("technique == @name and codes == 3 and metric == 'recall_target'")
+        assert found["value"].item() == pytest.approx(lost)
+
+
 # Map cells ------------------------------------------------------------------------------------
 
 

@@ -113,6 +113,15 @@ def test_codes_that_are_causes_need_one_code_rotated_ones_need_all(material):
     assert pure.by_singer.shape == (3, 4, 6)
 
 
+def test_without_the_inner_curve_all_else_is_the_same(material):
+    good, _, _, arguments = material
+    whole = k_curve(good, k_values=(1, 2), **arguments)
+    brief = k_curve(good, k_values=(1, 2), inner_curve=False, **arguments)
+    assert np.isnan(brief.inner_area).all() and np.isfinite(whole.inner_area).all()
+    for name in ("r2", "r2_within", "by_singer", "ridge", "ridge_inner"):
+        assert np.array_equal(getattr(brief, name), getattr(whole, name)), name
+
+
 def test_constant_offset_and_permutation_do_not_move_the_curve(material):
     good, _, _, arguments = material
     plain = k_curve(good, k_values=(1, 2), **arguments)

@@ -261,6 +261,23 @@ def test_singer_r2_averages_to_the_pooled_r2_and_the_interval_holds_it():
     assert np.isnan(r2_interval(y, guess, np.zeros(90))[0]).all()
 
 
+def test_normal_scores_may_be_handed_over_and_sums_by_group_are_pandas_sums():
+    import pandas as pd
+
+    from saeutils.disentanglement import sum_by
+
+    rng = np.random.default_rng(0)
+    singers = np.repeat(np.arange(10), 12)
+    codes, values = np.maximum(rng.normal(size=(120, 15)), 0), rng.normal(size=(120, 3)) ** 3
+    train, test = np.flatnonzero(singers < 7), np.flatnonzero(singers >= 7)
+    rest = (train, test, singers, singers % 2, 0.1)
+    plain = held_out_map(codes, values, *rest)
+    handed = held_out_map(codes, values, *rest, scores_NA=rank_normalise(values, train))
+    assert np.array_equal(plain.weights, handed.weights) and np.array_equal(plain.r2, handed.r2)
+    theirs = pd.DataFrame(values).groupby(singers).sum().to_numpy()
+    assert np.allclose(sum_by(values, singers, 10), theirs)
+
+
 def test_held_out_map_refuses_shared_singers():
     x, singers = np.ones((6, 2)), np.array([0, 0, 1, 1, 2, 2])
     with pytest.raises(ValueError, match="singer '1' is in training and in test"):

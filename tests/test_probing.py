@@ -169,3 +169,52 @@ def test_logistic_loss_matches_its_parts():
     weights = np.array([[1.0, 0.0], [0.0, 0.0]])
     value = probing.logistic_loss(weights, np.array([[0.0]]), np.array([0]), 2.0)
     assert value == pytest.approx(np.log(2) + 1)
+
+
+def test_zeros_may_be_skipped_or_not(clips):
+    """Both ways through the released probe's kernel: sparse rows, and the same rows as they are."""
+    from saeutils.probe_kernels import adam_epoch, compressed
+
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(50, 300)) * (rng.random((50, 300)) < 0.05)
+    x = np.concatenate([x, np.ones((50, 1))], axis=1).astype(np.float32)
+    labels, order = rng.integers(0, 4, 50), rng.permutation(50)
+    found = []
+    for rows in (x, x[:0]):
+        start = rng.bit_generator.state  # the same start twice
+        weights = rng.normal(size=(301, 4)).astype(np.float32)
+        first, second = np.zeros_like(weights), np.zeros_like(weights)
+        rng.bit_generator.state = start
+        count = adam_epoch(rows, *compressed(x), labels, order, 16, 1e-2, 0, weights, first, second)
+        assert count == 4  # 50 clips in batches of 16: the last one has two
+        found.append(weights)
+    assert np.allclose(*found, atol=1e-5) and not np.array_equal(found[0], 0 * found[0])
+
+
+def test_compressed_rows_hold_what_was_there():
+    from saeutils.probe_kernels import compressed
+
+    table = np.array([[0, 0, 0], [0, 5, 0], [1, 0, 2]], dtype=np.float32)
+    values, columns, begins = compressed(table)
+    again = np.zeros_like(table)
+    for row in range(3):
+        part = slice(begins[row], begins[row + 1])
+        again[row, columns[part]] = values[part]
+    assert np.array_equal(again, table)
+
+
+@pytest.mark.parametrize("columns", [20, 300])
+@pytest.mark.parametrize("basis", ["standardised", "whitened"])
+def test_a_rotation_and_its_way_back(clips, columns, basis):
+    """Logits in the rotated coordinates are those of the columns as they are."""
+    rng = np.random.default_rng(columns)
+    values = 3 + rng.normal(size=(60, columns)) * rng.uniform(0.1, 9, columns)
+    new = 3 + rng.normal(size=(7, columns))
+    turned = probing._rotation(values, basis)
+    weights = rng.normal(size=(turned.train_NR.shape[1], 3))
+    assert np.allclose(turned.rotate(values), turned.train_NR, atol=1e-6)
+    back = turned.back(weights)
+    assert np.allclose((new - turned.mean_F) @ back, turned.rotate(new) @ weights, atol=1e-6)
+    if basis == "whitened":
+        power = turned.train_NR.T @ turned.train_NR / 60
+        assert np.allclose(power, np.eye(len(power)), atol=1e-6)
