@@ -114,6 +114,18 @@ def test_a_shape_by_hand_a_reversal_and_a_doubt():
     assert doubt["tolerance"] == pytest.approx(0.1) and doubt["verdict"] == "undecided"
 
 
+def test_one_seed_borrows_its_spread_from_layers_with_several():
+    base = {"quantity": "completeness_top10_mean", "encoder": "demo"}
+    rows = [base | {"layer": layer, "representation": kind, "sparsity": s, "value": v,
+                    "seed_sd": sd, "n_seeds": n}
+            for layer, sd, n in ((1, 0.1, 4), (2, np.nan, 1)) for kind in ("sae", "random")
+            for s, v in ((95, 0.5), (99, 0.6))]
+    table = report_card.shapes(PUBLISHED, pd.DataFrame(rows), {"demo": 1}).set_index("name")
+    # variances of the two differences: (.1² + .1²) / 4 and, from one seed each, .1² + .1²
+    expected = 2 * np.sqrt(0.005 + 0.02) / 2
+    assert table.loc["completeness_rises_99", "tolerance"] == pytest.approx(expected)
+
+
 def test_a_rehearsal_is_compared_in_nothing():
     why = "rehearsal: not a result"
     both = pd.concat([report_card.shapes(PUBLISHED, like_the_paper(), PRIMARY, why),
