@@ -266,8 +266,13 @@ class Stage:
 
     # begin and end -------------------------------------------------------------------------
     def keep(self, path: Path) -> Path:
-        """Record a file of this stage, with its checksum, in ``stage.json``."""
+        """Record a file of this stage, with its checksum, in ``stage.json``.
+
+        What a killed run left half-written belongs to no stage and is passed over.
+        """
         name = path.relative_to(self.root).as_posix()
+        if any(part.startswith(".") and part.endswith(".part") for part in Path(name).parts):
+            return path
         self._outputs[name] = {"bytes": path.stat().st_size, "sha256": keys.file_digest(path)}
         return path
 

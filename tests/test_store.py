@@ -146,3 +146,12 @@ def test_work_aside_forgets_no_older_result():
     tour().finish()
     aside = tour(aside=True)
     assert aside.step.marker.exists() and aside.step.record.exists()
+
+
+def test_what_a_killed_run_left_half_written_is_not_recorded():
+    """Notebook 03 once listed the files of a half-written dictionary among its own."""
+    stage = tour()
+    for name in ("saes/.seed_0.4321.part/cfg.json", "saes/seed_0/cfg.json", ".t.csv.99.part"):
+        stage.path(name).write_text("{}")
+        stage.keep(stage.path(name))
+    assert list(stage.outputs("00")) == ["saes/seed_0/cfg.json"]
