@@ -82,6 +82,17 @@ def new_figure(rows: int = 1, columns: int = 1, *, width: float = 7.2, height: f
     return figure, axes
 
 
+def over_singers(table: pd.DataFrame, note: str | None = None) -> str:
+    """The note, and behind it over how many singers (column ``n``) the bars are intervals."""
+    note = (_HOUSE["note"] if note is None else note) or ""
+    ours = table[table["representation"] != "published"] if "representation" in table else table
+    n = ours.loc[ours["ci_low"].notna(), "n"].dropna() if {"ci_low", "n"} <= set(ours) else []
+    if not len(n):
+        return note
+    count = f"{n.min():.0f}" if n.min() == n.max() else f"{n.min():.0f} to {n.max():.0f}"
+    return f"{note}; bars: 95 % over {count} singers".removeprefix("; ")
+
+
 def baseline(axis, value: float, label: str, *, side: str = "right") -> None:
     """Thin horizontal line with its name at the edge: chance, majority class, raw."""
     axis.axhline(value, color=GREY, linewidth=1, linestyle=(0, (1, 2)), zorder=1)
@@ -116,7 +127,7 @@ def over_layers(table: pd.DataFrame, *, metric: str, references: dict[str, float
     published
         Columns encoder, layer, value; hollow, on the axis of relative depth.
     """
-    figure, axes = new_figure(1, 1, note=note)
+    figure, axes = new_figure(1, 1, note=over_singers(table, note))
     axis = axes[0, 0]
     for name, rows in table.groupby("encoder", sort=False):
         rows = rows.sort_values("layer")
@@ -180,7 +191,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
             axis.set_yscale("log")
     for axis in axes.flat[len(names):]:
         axis.set_visible(False)
-    below_all(figure, "sparsity of the codes (%)", note)
+    below_all(figure, "sparsity of the codes (%)", over_singers(table, note))
     figure.supylabel(METRICS.get(metric, metric), fontsize=11)
     _legend_above(figure, axes, columns=2 if columns <= 2 else 4)
     return figure

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saeutils.atlas_names import readable
-from saeutils.plots import GREY, REPRESENTATIONS, line, new_figure
+from saeutils.plots import GREY, REPRESENTATIONS, line, new_figure, over_singers
 
 
 def k_curves(
@@ -50,7 +50,7 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
     margin
         Non-inferiority margin, drawn as a band below zero.
     """
-    figure, axes = new_figure(1, 2, width=8.6, height=4.2, note=note)
+    figure, axes = new_figure(1, 2, width=8.6, height=4.2, note=over_singers(contrasts, note))
     left, right = axes[0]
     looks = {"retention": ("#0072B2", "o"), "readability": ("#009E73", "^"),
              "learned": ("#D55E00", "s")}

@@ -3,6 +3,7 @@
 import ast
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -41,3 +42,14 @@ def test_every_notebook_that_draws_passes_the_note_on(number):
     calls = {ast.unparse(node) for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)}
     draws = any(call.startswith(("plots.", "plots_")) for call in calls)
     assert not draws or calls & {"plots.use_note(stage.profile.data.face)", "plots.use_note(note)"}
+
+
+def test_a_figure_with_intervals_says_over_how_many_singers():
+    table = pd.DataFrame({"value": [0.5, 0.6], "ci_low": [0.4, np.nan], "n": [19.0, 7.0]})
+    assert plots.over_singers(table, "VocalSet") == "VocalSet; bars: 95 % over 19 singers"
+    both = table.assign(ci_low=0.4)
+    assert plots.over_singers(both, "") == "bars: 95 % over 7 to 19 singers"
+    range_of_layers = both.assign(representation="published")
+    for bare in (range_of_layers, table.drop(columns="n"), table.drop(columns="ci_low"),
+                 both.assign(ci_low=np.nan)):
+        assert plots.over_singers(bare, "VocalSet") == "VocalSet"
