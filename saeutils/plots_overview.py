@@ -147,7 +147,8 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
             chance=level.get("chance", np.nan), sparsity=sparsity), fontsize=11, color=GREY)
         axis.set_xlabel(x, fontsize=11)
         axis.tick_params(labelsize=11)
-    figure.text(0.012, 0.182, answers.get("moved", ""), fontsize=11.5, va="center")
+    figure.text(0.012, 0.182, textwrap.fill(answers.get("moved", ""), 140), fontsize=11.5,
+                va="center")
     singers = table.loc[table["panel"] == "kept", "n"].max()
     if singers > 1:
         figure.text(0.012, 0.012, f"Bars: 95 % intervals over {singers:.0f} unseen singers, of the "
