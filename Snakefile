@@ -74,9 +74,11 @@ for name, step, waits_for, marker, words in jobs:
             what=step.number,
             profile=step.profile,
             run=step.run,
+            # the first encoder's stages take longest: those of the others use what it leaves
+            nice="nice -n 9 " if step.source in loaded.encoders[1:] and not CLUSTER else "",
             workers=min(WORKERS.get(step.number, 1), workflow.cores or 2),
             more=lambda wildcards, source=step.source, words=words: parameters + (  # braces stay
                 f" -p encoder {shlex.quote(source)}" if source else "") + words,
         shell:
-            "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run {params.what} "
-            "--profile {params.profile:q} --run-name {params.run} {params.more}"
+            "SAEUTILS_WORKERS={params.workers} {params.nice}{params.python:q} -m saeutils.run "
+            "{params.what} --profile {params.profile:q} --run-name {params.run} {params.more}"
