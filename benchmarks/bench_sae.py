@@ -188,6 +188,7 @@ CONTENDERS = {
 }
 
 
+LOOP = "release's loop"
 PEERS = ("sae-lens", "dictionary_learning", "sparsify", "overcomplete")
 FLOOR = "floor of a sparse step"
 
@@ -363,6 +364,19 @@ def write(path: Path, records: list[dict]) -> None:
         writer.writerows(records)
 
 
+def update(path: Path, records: list[dict]) -> None:
+    """As `write`, but rows of data and sparsities that were not measured now stay."""
+    kept = []
+    if path.exists():
+        measured = {(one["data"], one["sparsity"]) for one in records}
+        with path.open(newline="", encoding="utf-8") as handle:
+            kept = [one for one in csv.DictReader(handle)
+                    if (one["data"], one["sparsity"]) not in measured]
+    names = list(dict.fromkeys(one["data"] for one in [*records, *kept]))
+    write(path, sorted([*records, *kept], key=lambda one: (names.index(one["data"]),
+                                                           float(one["sparsity"]))))
+
+
 def report() -> str:
     """The two tables as prose and Markdown: every number is read from them."""
     import pandas as pd
@@ -426,12 +440,12 @@ def main() -> None:
                   "demo": ("192 -> 768", 192, 768, 16)}
         records = bench_steps(options.rounds, options.sparsities,
                               [shapes[name] for name in options.data])
-        write(HERE / "sae_steps.csv", records)
+        update(HERE / "sae_steps.csv", records)
     else:
-        records = []
         for name in options.data:
-            records += bench_fvu(options.rounds, options.sparsities, name, options.epochs)
-        write(HERE / "sae_time_to_fvu.csv", records)
+            for sparsity in options.sparsities:
+                update(HERE / "sae_time_to_fvu.csv",
+                       bench_fvu(options.rounds, [sparsity], name, options.epochs))
 
 
 if __name__ == "__main__":
