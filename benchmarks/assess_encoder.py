@@ -15,8 +15,8 @@ import torch
 from saeutils import activations, encoder_card, encoders, store, synthesis
 
 torch.set_num_threads(1)
-stage = store.open_stage("03", "demo", encoder="demo")
-twin = store.open_stage("03", "demo", encoder="untrained")
+stage = store.open_stage("03", "demo", encoder="demo", aside=True)  # reads alone
+twin = store.open_stage("03", "demo", encoder="untrained", aside=True)
 masked, untrained = (each.read_arrays("02", "activations")["masked"] for each in (stage, twin))
 clips, root = stage.read_table("01", "clips"), stage.path_of("01", "")
 paths = [root / name for name in clips.audio]
