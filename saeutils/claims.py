@@ -146,7 +146,7 @@ def k_curve_cell(codes_NF: np.ndarray, cell, names: list[str], **arguments) -> p
     DataFrame
         Columns split, attribute, singer, codes, metric, value. Metrics with ``codes`` > 0:
         r2_held_out, r2_within_singer; with 0: ridge, ridge_inner, inner_area (of the linear bases
-        that are chosen between, else NaN); with a singer: area
+        that are chosen between, else NaN); with a singer: area and area_within
         (that singer's share of the area under the curve, `saeutils.disentanglement.singer_r2`).
     """
     # the best linear basis is chosen within training singers; SAE and twin are not chosen between
@@ -160,9 +160,10 @@ def k_curve_cell(codes_NF: np.ndarray, cell, names: list[str], **arguments) -> p
     for metric in ("ridge", "ridge_inner", "inner_area"):
         parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": metric,
                                    "value": getattr(found, metric), "singer": ""}))
-    for singer, row in zip(found.singers, area(found.by_singer, found.k_values), strict=True):
-        parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": "area", "value": row,
-                                   "singer": str(singer)}))
+    for metric, scores in (("area", found.by_singer), ("area_within", found.by_singer_within)):
+        for singer, row in zip(found.singers, area(scores, found.k_values), strict=True):
+            parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": metric,
+                                       "value": row, "singer": str(singer)}))
     return pd.concat(parts, ignore_index=True).assign(split="unseen")
 
 
@@ -236,9 +237,13 @@ def best_linear(table: pd.DataFrame, names: list[str], weights: np.ndarray) -> s
 
 
 def reading_contrasts(
-    table: pd.DataFrame, names: list[str], clusters: np.ndarray, use: np.ndarray
+    table: pd.DataFrame, names: list[str], clusters: np.ndarray, use: np.ndarray,
+    metric: str = "area",
 ) -> pd.DataFrame:
     """Area under R2(k), one per singer: SAE minus the best linear basis, and minus its twin.
+
+    `metric` is "area" or, without credit for knowing who sings which exercise, "area_within"
+    (of those attributes that vary within singer and exercise).
 
     Returns
     -------
@@ -246,8 +251,9 @@ def reading_contrasts(
         As `contrast_table`, with columns contrast (against_linear, learned) and
         reference (the representation subtracted).
     """
-    weights = cluster_weights(clusters, use)
-    part = table[table["metric"] == "area"].merge(
+    scored = table[table["metric"] == metric].groupby("attribute")["value"].count()
+    weights = cluster_weights(clusters, use & (scored.reindex(names).to_numpy() > 0))
+    part = table[table["metric"] == metric].merge(
         pd.DataFrame({"attribute": names, "weight": weights}), on="attribute")
     part = part.assign(value=part["value"] * part["weight"])
     scores = part.groupby([*CELL, "singer"], dropna=False, as_index=False)["value"].sum()

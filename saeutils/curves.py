@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from saeutils.disentanglement import (
+    centre_within,
     check_unseen,
     live_codes,
     r2_score,
@@ -40,8 +41,8 @@ class KCurve:
     r2, r2_within
         Shape [P, A]: total (0 = mean of the training clips), and with the mean of each singer and
         exercise removed.
-    by_singer
-        Shape [P, S, A]: `saeutils.disentanglement.singer_r2`.
+    by_singer, by_singer_within
+        Shape [P, S, A]: `saeutils.disentanglement.singer_r2`, total and within.
     singers
         Names of the unseen singers, shape [S].
     ridge, ridge_inner
@@ -56,6 +57,7 @@ class KCurve:
     r2: np.ndarray
     r2_within: np.ndarray
     by_singer: np.ndarray
+    by_singer_within: np.ndarray
     singers: np.ndarray
     ridge: np.ndarray
     ridge_inner: np.ndarray
@@ -94,6 +96,10 @@ def k_curve(
     guesses = [x_test @ w for w in pursuit(x_train, y[train], k_values)]
     own, exercise = singers[test], exercises[test]
     per_singer = [singer_r2(y[test], guess, own) for guess in guesses]
+    inside = centre_within(y[test], own, exercise)
+    inside[:, (inside**2).sum(axis=0) <= 1e-12] = 0  # nothing varies within: no score
+    per_singer_within = [singer_r2(inside, centre_within(guess, own, exercise), own)[1]
+                         for guess in guesses]
     inner = [
         _inner_scores(codes_NF, attributes_NA, train[a], train[b], singers,
                       k_values if inner_curve else ())
@@ -108,6 +114,7 @@ def k_curve(
         np.stack([r2_score(y[test], guess, 0.0) for guess in guesses]),
         np.stack([r2_within(y[test], guess, own, exercise) for guess in guesses]),
         np.stack([scores for _, scores in per_singer]),
+        np.stack(per_singer_within),
         per_singer[0][0],
         r2_score(y[test], x_test @ chosen, 0.0),
         penalty_scores.max(axis=0),

@@ -268,16 +268,26 @@ def r2_within(
     More than half of the variance of mean F0 is the singer: a latent for "male" reads it off
     without hearing any clip. This R2 gives no credit for that. NaN where nothing varies within.
     """
+    inner = centre_within(targets, singers, exercises)
+    total = (inner**2).sum(axis=0)
+    error = ((inner - centre_within(predictions, singers, exercises)) ** 2).sum(axis=0)
+    return 1 - error / np.where(total > 1e-12, total, np.nan)
+
+
+def centre_within(
+    values_NA: np.ndarray, singers: np.ndarray, exercises: np.ndarray
+) -> np.ndarray:
+    """Values without the mean of their singer and exercise, shape [N, A].
+
+    Examples
+    --------
+    >>> centre_within(np.array([[1.0], [3.0], [7.0]]), ["a", "a", "b"], ["x"] * 3).tolist()
+    [[-1.0], [1.0], [0.0]]
+    """
+    values = np.asarray(values_NA, dtype=float)
     keys = np.array([f"{s}|{e}" for s, e in zip(singers, exercises, strict=True)])
     _, index, count = np.unique(keys, return_inverse=True, return_counts=True)
-
-    def centre(values: np.ndarray) -> np.ndarray:
-        return values - (sum_by(values, index, len(count)) / count[:, None])[index]
-
-    inner = centre(np.asarray(targets, dtype=float))
-    total = (inner**2).sum(axis=0)
-    error = ((inner - centre(np.asarray(predictions, dtype=float))) ** 2).sum(axis=0)
-    return 1 - error / np.where(total > 1e-12, total, np.nan)
+    return values - (sum_by(values, index, len(count)) / count[:, None])[index]
 
 
 def singer_r2(

@@ -157,19 +157,34 @@ def test_tables_of_claim_two(long_table):
     rows = reading_contrasts(table, names, clusters, use).set_index("contrast")
     assert (rows["ci_low"] > 0).all() and (rows["n"] == 4).all()
     assert rows.loc["against_linear", "reference"] == "raw"
+    within = reading_contrasts(table, names, clusters, use, "area_within").set_index("contrast")
+    assert not np.allclose(within["value"], rows["value"])
 
 
-def test_singer_areas_average_to_the_curve(long_table, material):
+@pytest.mark.parametrize(("areas", "curve_of"), [("area", "r2_held_out"),
+                                                 ("area_within", "r2_within_singer")])
+def test_singer_areas_average_to_the_curve(long_table, material, areas, curve_of):
     table, names = long_table
     test = material[3]["test"]
     one = table[(table["representation"] == "raw")]
-    by_singer = one[one["metric"] == "area"].pivot(
+    by_singer = one[one["metric"] == areas].pivot(
         index="singer", columns="attribute", values="value")[names]
     assert len(by_singer) == len(np.unique(material[3]["singers"][test])) == 4
-    curve = one[one["metric"] == "r2_held_out"].pivot(
+    curve = one[one["metric"] == curve_of].pivot(
         index="codes", columns="attribute", values="value")[names]
     pooled = area(curve.to_numpy(), curve.index)
     assert np.allclose(by_singer.mean(axis=0), pooled, atol=1e-9)  # equal clips per singer
+
+
+def test_what_never_varies_within_a_singer_has_no_score_there(material):
+    good, mixed, _, arguments = material
+    singers = arguments["singers"]
+    height = np.unique(singers, return_inverse=True)[1].astype(float)
+    fixed = arguments | {"attributes_NA": np.column_stack(
+        [arguments["attributes_NA"][:, :2], height])}
+    found = k_curve(good, k_values=(1, 2), **fixed)
+    assert np.isnan(found.by_singer_within[:, :, 2]).all()
+    assert np.isfinite(found.by_singer_within[:, :, :2]).all()
 
 
 def test_linear_bases_are_white_and_stay_in_the_span():
