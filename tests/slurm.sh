@@ -43,7 +43,7 @@ SlurmctldPidFile=/run/slurmctld-test.pid
 SlurmdPidFile=/run/slurmd-test.pid
 SlurmctldLogFile=/var/log/slurm-test/slurmctld.log
 SlurmdLogFile=/var/log/slurm-test/slurmd.log
-NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc) RealMemory=$memory State=UNKNOWN
+NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$memory State=UNKNOWN
 PartitionName=test Nodes=$HOST Default=YES MaxTime=INFINITE State=UP
 EOF
   [ -s /etc/munge/munge.key ] || { head -c 1024 /dev/urandom >/etc/munge/munge.key; }
