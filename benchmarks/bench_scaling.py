@@ -6,10 +6,10 @@
 Clips: the smoke chain with more singers, stage by stage on one core, in a folder of its own.
 Frames: one dictionary trained on shards of made-up frames (768 wide), one pass, each size in a
 fresh process. The measure is processor time (user and system, of a stage and all it starts), which
-other work on the machine hardly changes; wall seconds stand beside it. Every row holds the ratio to
-1x. `exponent`: from the last two doublings alone, log2 of (cost at 8x - at 4x) / (at 4x - at 2x):
-1 is linear, and what a stage costs before its first clip cancels out; empty where a doubling adds
-less than half a second, which is noise.
+other work on the machine hardly changes. Every row holds the ratio to 1x. `exponent`: from the last
+two doublings alone, log2 of (cost at 8x - at 4x) / (at 4x - at 2x): 1 is linear, and what a stage
+costs before its first clip cancels out; empty where a doubling adds less than half a second, which
+is noise.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ HERE = Path(__file__).resolve().parent
 SCALES = (1, 2, 4, 8)
 FRAMES, WIDTH, LATENTS, K = 16_384, 768, 2_048, 102
 SINGERS = 4
-COLUMNS = ["part", "stage", "scale", "size", "cpu_seconds", "wall_seconds", "peak_memory_mb",
+COLUMNS = ["part", "stage", "scale", "size", "cpu_seconds", "peak_memory_mb",
            "cpu_ratio", "memory_ratio", "exponent", "machine"]
 LEAST_S = 0.5  # a doubling that adds less says nothing about growth
 
@@ -59,10 +59,10 @@ def frames_once(n: int, folder: str) -> dict[str, float]:
     recipe = Recipe(**{**CORRECTED.__dict__, "epochs": 1})
     held = shards[0].read(0, 256)
     train_stream(shards[:1], held, LATENTS, K, 0, recipe, buffer=8_192)  # compile, fill caches
-    start, used = time.perf_counter(), time.process_time()
+    used = time.process_time()
     train_stream(shards, held, LATENTS, K, 0, recipe, buffer=8_192)
     return {"cpu_seconds": time.process_time() - used,
-            "wall_seconds": time.perf_counter() - start, "peak_memory_mb": peak_memory_mb()}
+            "peak_memory_mb": peak_memory_mb()}
 
 
 def frames(scales: tuple[int, ...]) -> list[dict]:
@@ -95,12 +95,11 @@ def clips(scales: tuple[int, ...]) -> list[dict]:
             }), encoding="utf-8")
             found = [stage_once(step, str(own), folder) for step in keys.chain(str(own), name)]
             size = len(pd.read_parquet(Path(folder) / name / "clips.parquet"))
-            total = {column: sum(row[column] for row in found)
-                     for column in ("cpu_seconds", "wall_seconds")}
+            total = sum(row["cpu_seconds"] for row in found)
             peak = max(row["peak_memory_mb"] for row in found)
-            found.append({"stage": "all", **total, "peak_memory_mb": peak})
+            found.append({"stage": "all", "cpu_seconds": total, "peak_memory_mb": peak})
             rows += [{"part": "clips", "scale": scale, "size": size, **row} for row in found]
-            print(f"{scale}x, {size} clips: {total['cpu_seconds']:.0f} s", flush=True)
+            print(f"{scale}x, {size} clips: {total:.0f} s", flush=True)
     return rows
 
 
@@ -108,12 +107,12 @@ def stage_once(step: keys.Step, profile: str, folder: str) -> dict:
     """Run one stage as a user would; its time and that of everything it started."""
     command = [sys.executable, "-m", "saeutils.run", step.number, "--profile", profile,
                "--run-name", step.run, *(("-p", "encoder", step.encoder) if step.encoder else ())]
-    start, before = time.perf_counter(), resource.getrusage(resource.RUSAGE_CHILDREN)
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run(command, check=True, cwd=ROOT, env=_environment(folder),
                    stdout=subprocess.DEVNULL)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     record = json.loads(step.record.read_text(encoding="utf-8"))
-    return {"stage": step.label, "wall_seconds": time.perf_counter() - start,
+    return {"stage": step.label,
             "cpu_seconds": after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime,
             "peak_memory_mb": record["peak_memory_mb"]}
 
@@ -128,7 +127,7 @@ def finished(rows: list[dict]) -> pd.DataFrame:
         parts.append(part.assign(exponent=exponent(part["cpu_seconds"].to_numpy()),
                                  machine=platform.machine()))
     table = pd.concat(parts, ignore_index=True)[COLUMNS]
-    return table.round({"cpu_seconds": 2, "wall_seconds": 2, "peak_memory_mb": 1})
+    return table.round({"cpu_seconds": 2, "peak_memory_mb": 1})
 
 
 def exponent(costs: np.ndarray) -> float:
