@@ -40,6 +40,13 @@ WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
 CLUSTER = bool(config.get("cluster"))
 
 
+def workers(step):
+    """Processes of a stage; where cores are few, the first encoder, the longest way, gets more."""
+    few = not CLUSTER and (workflow.cores or 2) <= len(loaded.encoders)
+    late = few and step.source in loaded.encoders[1:]
+    return 1 if late else min(WORKERS.get(step.number, 1), workflow.cores or 2)
+
+
 rule all:
     input:
         [step.marker for step in steps],
@@ -74,11 +81,9 @@ for name, step, waits_for, marker, words in jobs:
             what=step.number,
             profile=step.profile,
             run=step.run,
-            # the first encoder's stages take longest: those of the others use what it leaves
-            nice="nice -n 9 " if step.source in loaded.encoders[1:] and not CLUSTER else "",
-            workers=min(WORKERS.get(step.number, 1), workflow.cores or 2),
+            workers=workers(step),
             more=lambda wildcards, source=step.source, words=words: parameters + (  # braces stay
                 f" -p encoder {shlex.quote(source)}" if source else "") + words,
         shell:
-            "SAEUTILS_WORKERS={params.workers} {params.nice}{params.python:q} -m saeutils.run "
+            "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run "
             "{params.what} --profile {params.profile:q} --run-name {params.run} {params.more}"

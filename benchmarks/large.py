@@ -87,9 +87,10 @@ def text(hours: float) -> str:
         "not clips, are the unit.", "",
         "Clusters: `python -m saeutils.run all --profile P --cluster slurm` "
         "([profile](../profiles/cluster/slurm/config.yaml)) makes each stage of each encoder a "
-        "job, and `--split N` its extraction N jobs. Snakemake's other executors take the same Snakefile: Kubernetes, AWS Batch, Google "
-        "Batch, LSF, HTCondor and a generic one for any command that submits; each is a plug-in "
-        "and a folder beside the one of SLURM. A site without any of them runs stages by hand: "
+        "job, and `--split N` its extraction N jobs. Snakemake's other executors take the same "
+        "Snakefile: Kubernetes, AWS Batch, Google Batch, LSF, HTCondor and a generic one for any "
+        "command that submits; each is a plug-in and a folder beside the one of SLURM. A "
+        "site without any of them runs stages by hand: "
         "`python -m saeutils.run 02 --profile P -p encoder E --part 3/8` on each machine, then the "
         "same without `--part`, needs only a shared folder.", ""]
     return "\n".join(page)
