@@ -114,7 +114,8 @@ def test_the_own_audio_example_runs_through(tmp_path_factory, monkeypatch):
     (folder / "labels.csv").write_text("\n".join(rows) + "\n")
     overrides = {"data.audio_dir": str(folder / "audio"), "data.labels": str(folder / "labels.csv"),
                  "sae.sparsities": [75, 95], "sae.n_seeds": 1,
-                 "sae.layers": {"demo": [0, 3], "untrained": [3]}, "atlas.n_latents": 6, "atlas.frame_clips": 12}
+                 "sae.layers": {"demo": [0, 3], "untrained": [3]},
+                 "atlas.n_latents": 6, "atlas.frame_clips": 12}
     assert run.run_chain("own_audio.example", "mine", overrides, cores=2) == 0
     steps = keys.chain("own_audio.example", "mine", overrides)
     assert all(step.marker.exists() for step in steps)
