@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from saeutils.inputs import encoder_digests, material_digests
+from saeutils.plain_code import parse, plain_text
 from saeutils.profiles import ROOT, Profile, data_folder, encoder_slug, load_profile, place
 
 PAPER_ENCODERS = ("ast", "hubert", "wavlm", "wavlm_as_released", "mert")
@@ -24,9 +25,9 @@ FORMAT = 1  # raise it when the files of the store change their form
 
 # Rooms whose text is not part of a key: settings enter by value, files by checksum, and the
 # telling rooms draw what a stage has computed without changing it.
-NOT_IN_KEYS = {"profiles", "plain_yaml", "store", "files", "inputs", "keys", "machine", "run",
-               "publish", "plots", "plots_evidence", "plots_report", "plots_overview",
-               "plots_atlas"}
+NOT_IN_KEYS = {"profiles", "plain_code", "plain_yaml", "store", "files", "inputs", "keys",
+               "machine", "run", "publish", "plots", "plots_evidence", "plots_report",
+               "plots_overview", "plots_atlas"}
 
 
 @dataclass(frozen=True)
@@ -270,10 +271,8 @@ def input_digests(number: str, encoder: str | None, loaded: Profile) -> dict[str
 def code_digests(number: str) -> tuple[str, str]:
     """Digests of a notebook's code with the rooms it uses, and of those rooms alone.
 
-    Comments are left out.
-
     The parameters cell does not count (its values arrive as settings), nor do outputs, text
-    cells, docstrings, comments or line breaks.
+    cells, docstrings, comments, line breaks or the version of Python.
     """
     if not notebook_path(number).is_file():
         raise ValueError(f"notebooks/{notebook_path(number).name} is missing: restore it, for "
@@ -284,34 +283,14 @@ def code_digests(number: str) -> tuple[str, str]:
         if cell["cell_type"] == "code"
         and not {"parameters", "injected-parameters"} & set(cell["metadata"].get("tags", []))
     ]
-    trees = [_parse(cell, f"a code cell of {notebook_path(number).name}") for cell in cells]
+    trees = [parse(cell, f"a code cell of {notebook_path(number).name}") for cell in cells]
     rooms: set[str] = set()
     for tree in trees:
         rooms |= _rooms_of(tree)
     for room in sorted(rooms):
         rooms |= _rooms_below(room)
     texts = {room: _room_text(room) for room in sorted(rooms - NOT_IN_KEYS)}
-    return digest({"cells": [_plain(tree) for tree in trees], "rooms": texts}), digest(texts)
-
-
-def _parse(text: str, where: str) -> ast.Module:
-    magic_free = "\n".join(
-        "pass" if line.lstrip().startswith(("%", "!")) else line for line in text.splitlines()
-    )
-    try:
-        return ast.parse(magic_free)
-    except SyntaxError as error:
-        raise ValueError(f"{where} is not valid Python: {error}") from None
-
-
-def _plain(tree: ast.AST) -> str:
-    for node in ast.walk(tree):
-        is_block = isinstance(node, (ast.Module, ast.FunctionDef, ast.ClassDef))
-        if is_block and node.body and isinstance(node.body[0], ast.Expr):
-            value = node.body[0].value
-            if isinstance(value, ast.Constant) and isinstance(value.value, str):
-                node.body = node.body[1:] or [ast.Pass()]
-    return ast.unparse(tree)
+    return digest({"cells": [plain_text(tree) for tree in trees], "rooms": texts}), digest(texts)
 
 
 def _rooms_of(tree: ast.AST) -> set[str]:
@@ -329,12 +308,12 @@ def _rooms_of(tree: ast.AST) -> set[str]:
 @functools.cache
 def _room_tree(room: str) -> ast.Module:
     path = ROOT / "saeutils" / f"{room}.py"
-    return _parse(path.read_text(encoding="utf-8"), path.name)
+    return parse(path.read_text(encoding="utf-8"), path.name)
 
 
 @functools.cache
 def _room_text(room: str) -> str:
-    return _plain(_room_tree(room))
+    return plain_text(_room_tree(room))
 
 
 @functools.cache

@@ -21,7 +21,8 @@ ASKED = [Requirement(line) for line in PROJECT["dependencies"]
 
 # A room imports only from rooms below it; rooms of one floor may use each other downwards.
 FLOORS = [
-    {"profiles", "plain_yaml", "files", "inputs", "keys", "machine", "store", "protocol"},
+    {"profiles", "plain_code", "plain_yaml", "files", "inputs", "keys", "machine", "store",
+     "protocol"},
     {"datasets", "downloads", "vocalset", "labels", "recordings", "attributes", "synthesis",
      "synthesis_controls", "synthesis_voice", "synthesis_filters", "synthesis_counterfactuals",
      "lf_voice", "handmade"},
