@@ -86,4 +86,4 @@ for name, step, waits_for, marker, words in jobs:
                 f" -p encoder {shlex.quote(source)}" if source else "") + words,
         shell:
             "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run "
-            "{params.what} --profile {params.profile:q} --run-name {params.run} {params.more}"
+            "{params.what} --profile {params.profile:q} --run-name {params.run} {params.more} 2>&1"

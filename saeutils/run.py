@@ -1,19 +1,17 @@
 """Run one notebook, or the whole chain, without a screen: ``python -m saeutils.run 03``.
 
-The only room that knows papermill. It is strict where papermill is lenient: a parameter that the
-notebook does not have, a notebook that ends before its stage is finished, and a crash are
-failures with a non-zero exit, and only a complete notebook reaches its place.
+The only room that knows papermill; the whole chain is `saeutils.chain`. It is strict where
+papermill is lenient: a parameter that the notebook does not have, a notebook that ends before its
+stage is finished, and a crash are failures with a non-zero exit, and only a complete notebook
+reaches its place.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import importlib.util
-import json
 import os
 import re
-import subprocess
 import sys
 import tempfile
 import time
@@ -21,11 +19,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from saeutils import estimates, keys
+from saeutils import keys
+from saeutils.chain import TOLD, quiet_environment, run_chain, shown, telling
 from saeutils.files import atomic, one_at_a_time
 from saeutils.parts import compute_part, read_part
 from saeutils.plain_yaml import read_yaml
-from saeutils.profiles import ROOT, available, data_folder, load_profile
+from saeutils.profiles import available, data_folder, load_profile
 
 # No right, file too large, no space, read-only, quota: the state of the machine, no mistake here.
 DISK_ERRORS = tuple(f"[Errno {number}]" for number in (13, 27, 28, 30, 122))
@@ -62,15 +61,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = what.split("_")[0].zfill(2)
         step = keys.find_step(number, options.profile, encoder=encoder or _first(options, number),
                               run_name=options.run_name, overrides=overrides)
-        if options.part:
-            return int(compute_part(step, overrides, read_part(options.part)) < 0)
-        run_notebook(step, overrides, timeout=load_profile(options.profile).cell_timeout_seconds)
+        part = f" part {options.part.replace('/', ' of ')}" if options.part else ""
+        with telling(step.label + part):
+            if options.part:
+                return int(compute_part(step, overrides, read_part(options.part)) < 0)
+            run_notebook(step, overrides, load_profile(options.profile).cell_timeout_seconds)
     except (ValueError, NotebookFailure, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        word = "stopped early" if TOLD in os.environ else "error"  # the chain tells it last
+        print(f"{word}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("error: stopped by hand; what is finished is kept, the same command goes on from "
-              "there", file=sys.stderr)
+        if TOLD not in os.environ:
+            print("error: stopped by hand; what is finished is kept, the same command goes on "
+                  "from there", file=sys.stderr)
         return 130
     return 0
 
@@ -121,91 +124,10 @@ def run_notebook(step: keys.Step, overrides: dict[str, Any], timeout: int = 3600
                                       "while it ran: its results do not count; run it again")
             raise NotebookFailure(
                 f"{source.name} ended before stage.finish(): its results do not count. "
-                f"What ran stands in {_shown(failed)}")
+                f"What ran stands in {shown(failed)}")
         os.replace(failed, target)
         print(f"{step.label}: finished in {time.monotonic() - start:.0f} s", flush=True)
     return target
-
-
-def run_chain(
-    profile: str, run_name: str = "", overrides: dict[str, Any] | None = None,
-    cores: int | None = None, dry: bool = False, cluster: str = "", split: int = 1,
-) -> int:
-    """Let Snakemake run whatever is not finished; one chain at a time in a run's folder.
-
-    `cluster` names a folder of profiles/cluster: stages are then jobs of that cluster. The
-    extraction of each encoder is `split` jobs that stage 02 gathers; results do not depend on it.
-
-    Raises
-    ------
-    ValueError
-        The chain is running already, or there is no such cluster profile.
-    """
-    steps = keys.chain(profile, run_name, overrides)
-    run_root = steps[0].run_root
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
-        "--directory", str(ROOT), "--cores", str(cores or os.cpu_count() or 1),
-        "--nolock", "--rerun-incomplete", "--rerun-triggers", "input",
-        "--quiet", "host", "progress", "reason", "rules",
-        "--config", f"profile={profile}", f"run_name={run_name}",
-        f"overrides=x{json.dumps(overrides or {}).encode().hex()}", f"cluster={cluster}",
-        f"split={split}",
-    ]
-    command += ["--dry-run"] if dry else []
-    command += ["--workflow-profile", str(_cluster(cluster))] if cluster else []
-    if not dry:
-        estimates.unprune(steps)
-    late = keys.unfinished(steps)
-    todo = [step.label for step in late]
-    with one_at_a_time(run_root / ".locks" / "chain.lock", f"run {steps[0].run!r}"):
-        print(f"{len(steps) - len(todo)} of {len(steps)} stages are finished"
-              + (f"; to do: {', '.join(todo)}" if todo else ""), flush=True)
-        if dry:
-            print(estimates.report(profile, overrides, cores), flush=True)
-        if not todo:
-            return 0
-        for step in late if not dry else ():  # finished before what it reads: it runs again
-            step.marker.unlink(missing_ok=True)
-        start = time.monotonic()
-        status = subprocess.run(command, check=False, env=quiet_environment()).returncode
-        seconds = time.monotonic() - start
-        if dry:
-            print("nothing was run: without the dry run, the same command does it", flush=True)
-            return status
-        word = "done" if status == 0 else "stopped by an error, see above"
-        if status == 0:
-            loaded = load_profile(profile, overrides)
-            if loaded.sae.keep_saes == "best" and (gone := estimates.prune(steps, loaded)):
-                print(f"sae.keep_saes: best: {gone} dictionaries of other seeds removed")
-            with atomic(run_root / "chain.json") as part:
-                part.write_text(json.dumps({"seconds": round(seconds), "ran": todo,
-                                            "cores": cores or os.cpu_count()}) + "\n")
-        print(f"run {steps[0].run!r}: {word} after {seconds:.0f} s; "
-              f"files are in {_shown(run_root)}", flush=True)
-    return status
-
-
-def _cluster(name: str) -> Path:
-    home = ROOT / "profiles" / "cluster"
-    have = sorted(path.parent.name for path in home.glob("*/config.yaml"))
-    if name not in have:
-        raise ValueError(f"unknown cluster {name!r}: profiles/cluster has {', '.join(have)}")
-    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        raise ValueError(f"cluster {name!r} needs a plug-in of Snakemake's: "
-                         "pip install 'snakemake-executor-plugin-slurm>=2.8'")
-    return home / name
-
-
-def quiet_environment() -> dict[str, str]:
-    """Environment of kernels and of Snakemake: one thread each, nothing fetched unasked."""
-    variables = {name: "1" for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS",
-                                        "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")}
-    variables |= {"PYTHONHASHSEED": "0", "TOKENIZERS_PARALLELISM": "false",
-                  "PYDEVD_DISABLE_FILE_VALIDATION": "1", "TQDM_MININTERVAL": "1",
-                  # a kernel that ends takes its worker pool with it: nothing to warn about
-                  "PYTHONWARNINGS": "ignore:resource_tracker:UserWarning"}
-    return dict(os.environ) | variables
 
 
 def _execute(source: Path, target: Path, parameters: dict[str, Any], timeout: int) -> None:
@@ -239,7 +161,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], timeout: in
         except Exception as error:  # a dead kernel or a time-out arrives as one of many classes
             what = " ".join(str(error).split())[:300]
             raise NotebookFailure(f"{source.name}: {type(error).__name__}: {what}. "
-                                  f"What ran stands in {_shown(target)}") from None
+                                  f"What ran stands in {shown(target)}") from None
 
 
 def _drop_error_marks(path: Path) -> None:
@@ -259,7 +181,7 @@ def _explain(source: Path, target: Path, error: Any) -> str:
     lines += [f"    {line}" for line in error.source.strip().splitlines()]
     if not own:
         lines += ["", *(f"  {line}" for part in error.traceback for line in part.splitlines())]
-    lines += ["", f"{error.ename}: {error.evalue}", f"What ran stands in {_shown(target)}"]
+    lines += ["", f"{error.ename}: {error.evalue}", f"What ran stands in {shown(target)}"]
     return COLOURS.sub("", "\n".join(lines))
 
 
@@ -304,10 +226,6 @@ def _show_keys(steps: Sequence[keys.Step]) -> int:
     for step in steps:
         print(f"{step.label:<16} {step.key[:16]}  {'finished' if step.marker.exists() else '-'}")
     return 0
-
-
-def _shown(path: Path) -> str:
-    return str(path.relative_to(ROOT)) if path.is_relative_to(ROOT) else str(path)
 
 
 def _count(text: str) -> int:

@@ -37,7 +37,7 @@ FLOORS = [
      "single_codes", "claims", "nulls",
      "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
     {"plots", "plots_evidence", "plots_report", "plots_overview", "plots_atlas", "atlas",
-     "atlas_names", "atlas_sound", "publish", "run", "estimates", "encoder_card",
+     "atlas_names", "atlas_sound", "publish", "run", "chain", "estimates", "encoder_card",
      "exercise_judge", "exercises", "stick", "site"},
 ]
 
