@@ -393,14 +393,13 @@ def test_exercises_need_no_files_and_no_network():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", list(RIGHT))
 def test_in_a_kernel_within_a_minute(name):
-    import time
-
+    """A minute of processor time, which other work on the machine does not stretch."""
     from nbclient import NotebookClient
 
     notebook = book(name)
     tagged(notebook, "stub")[0].source = textwrap.dedent(RIGHT[name]).strip()
-    began = time.monotonic()
-    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
-    assert time.monotonic() - began < 60
+    notebook.cells.append(nbformat.v4.new_code_cell("import time; print(time.process_time())"))
+    NotebookClient(notebook, timeout=600, kernel_name="python3").execute()
+    assert float(notebook.cells[-1].outputs[0]["text"]) < 60
     outputs = [o for c in notebook.cells if c.cell_type == "code" for o in c.outputs]
     assert not [o for o in outputs if o.get("name") == "stderr"]
