@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from saeutils.machine import end_with_parent
+
 CLIP_COLUMNS = (
     "clip_id", "audio", "set", "singer", "sex", "split", "exercise", "technique", "vowel",
     "duration_s", "sample_rate",
@@ -285,7 +287,8 @@ def in_shards(
     if workers == 1:
         done = progress(one(shard, lambda f, *a: f(*a)) for shard in shards)
     else:
-        with (ProcessPoolExecutor(workers, mp_context=_context(function)) as pool,
+        with (ProcessPoolExecutor(workers, mp_context=_context(function),
+                                  initializer=end_with_parent) as pool,
               ThreadPoolExecutor(workers) as threads):
             done = progress(threads.map(
                 lambda shard: one(shard, lambda *work: pool.submit(*work).result()), shards))

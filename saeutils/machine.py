@@ -1,4 +1,4 @@
-"""What `stage.json` says of the machine and the packages behind a result."""
+"""What `stage.json` says of the machine and the packages behind a result; the end of workers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,24 @@ import os
 import platform
 import sys
 from typing import Any
+
+
+def end_with_parent() -> None:
+    """In a worker process: end as soon as the process that started it is gone, however it went.
+
+    A pool's worker waits for work from a pipe that it holds open itself, and so would wait for
+    ever, with all its memory, once the notebook's kernel is killed.
+    """
+    import threading
+    from multiprocessing import parent_process
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)
+
+    parent = parent_process()
+    if parent:
+        threading.Thread(target=watch, daemon=True).start()
 
 
 def peak_memory_mb() -> float:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from saeutils import sae_metrics
+from saeutils.machine import end_with_parent
 from saeutils.sae import (
     CONFIG_FILE,
     check_rows,
@@ -243,6 +244,7 @@ _ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM
 
 def _receive(rows) -> None:
     global _ROWS
+    end_with_parent()
     _ROWS = rows
 
 
