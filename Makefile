@@ -11,7 +11,7 @@ UV      := $(shell command -v uv 2>/dev/null)
 PYTHON  ?= $(shell for p in python3.12 python3.13 python3.11 python3 python; do \
 	"$$p" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null \
 	&& command -v "$$p" && break; done)
-NAMED   := $(if $(RUN),--run-name $(RUN))
+NAMED   := $(if $(RUN),--run-name "$(RUN)")
 export PYTHONHASHSEED := 0
 
 .DEFAULT_GOAL := help
@@ -42,11 +42,11 @@ endif
 	@touch $@
 
 reproduce: $(READY) ## every figure and table, then the comparison with the committed values
-	@$(PY) -m saeutils.run all --profile $(PROFILE) $(NAMED) --cores $(CORES) $(if $(DRY),--dry-run)
-	@$(if $(DRY),true,$(PY) -m saeutils.publish check --profile $(PROFILE) $(NAMED))
+	@$(PY) -m saeutils.run all --profile "$(PROFILE)" $(NAMED) --cores "$(CORES)" $(if $(DRY),--dry-run)
+	@$(if $(DRY),true,$(PY) -m saeutils.publish check --profile "$(PROFILE)" $(NAMED))
 
 check: $(READY) ## compare headline values with figures/demo/headline.csv
-	@$(PY) -m saeutils.publish check --profile $(PROFILE) $(NAMED)
+	@$(PY) -m saeutils.publish check --profile "$(PROFILE)" $(NAMED)
 
 test: $(READY) ## the tests, smoke chain included (under 12 minutes on two cores)
 	@$(PY) -m pytest -q -m "not slow" -n 2 --dist loadfile
@@ -55,7 +55,7 @@ test-slow: $(READY) ## the slow tests
 	@$(PY) -m pytest -q -m slow -n 2 --dist loadfile
 
 torture: $(READY) ## kills, full disks, rivals, other worlds until stopped (KILLS=40 CHAINS=4 ONCE=1: one round)
-	@$(PY) tests/torture.py --kills $(or $(KILLS),40) --chains $(or $(CHAINS),4) --cores $(CORES) \
+	@$(PY) tests/torture.py --kills $(or $(KILLS),40) --chains $(or $(CHAINS),4) --cores "$(CORES)" \
 	  --seed $(or $(SEED),0) --faults --worlds $(PYTHONS) $(if $(ONCE),,--forever)
 
 audit: $(READY) ## known weaknesses of the locked packages, by pip-audit
@@ -69,13 +69,13 @@ bench: $(READY) ## the benchmarks, on a quiet machine (about an hour; peers: see
 	  width_and_clips.py bench_lasso.py bench_extraction.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
-	@$(PY) -m saeutils.publish all --profile $(PROFILE) $(NAMED)
+	@$(PY) -m saeutils.publish all --profile "$(PROFILE)" $(NAMED)
 
 site: $(READY) ## the notebooks, figures and atlas as web pages in site/
-	@$(PY) -m saeutils.site --profile $(PROFILE) $(NAMED)
+	@$(PY) -m saeutils.site --profile "$(PROFILE)" $(NAMED)
 
 stick: $(READY) ## a folder for a USB stick: wheels, repository, results, install scripts (STICK=folder)
-	@$(PY) -m saeutils.stick --target "$(STICK)" --profile $(PROFILE) $(NAMED) $(if $(WINDOWS),--windows)
+	@$(PY) -m saeutils.stick --target "$(STICK)" --profile "$(PROFILE)" $(NAMED) $(if $(WINDOWS),--windows)
 
 lint: $(READY) ## ruff
 	@$(PY) -m ruff check saeutils tests notebooks

@@ -177,6 +177,19 @@ def chain(
     return list(steps.values())
 
 
+def whole_run(profile: str, run: str = "") -> str:
+    """The command that makes a whole run.
+
+    Examples
+    --------
+    >>> whole_run("demo", "demo"), whole_run("smoke"), whole_run("smoke", "mine")
+    ('make reproduce', 'make reproduce PROFILE=smoke', 'make reproduce PROFILE=smoke RUN=mine')
+    """
+    words = ["make reproduce", f"PROFILE={profile}" if profile != "demo" else "",
+             f"RUN={run}" if run not in ("", profile) else ""]
+    return " ".join(filter(None, words))
+
+
 def unfinished(steps: list[Step]) -> list[Step]:
     """Steps that are yet to run: those without a marker, and those that read one of them."""
     todo: dict[str, Step] = {}

@@ -57,7 +57,8 @@ def check(run_root: Path, published: Path) -> int:
 
     ours = run_root / "results" / "headline.csv"
     if not ours.is_file():
-        raise ValueError(f"{_shown(ours)} is missing: run `make reproduce` first")
+        command = keys.whole_run(published.name, run_root.name)
+        raise ValueError(f"{_shown(ours)} is missing: run `{command}` first")
     theirs = published / "headline.csv"
     if not theirs.is_file():
         print(f"run {run_root.name!r}: its profile has no published values, so there is nothing to "
@@ -107,7 +108,8 @@ def publish(steps: Sequence[keys.Step]) -> None:
 
     unfinished = [step.label for step in steps if not step.marker.exists()]
     if unfinished:
-        raise ValueError(f"not finished: {', '.join(unfinished)}; run `make reproduce` first")
+        command = keys.whole_run(steps[0].profile, steps[0].run)
+        raise ValueError(f"not finished: {', '.join(unfinished)}; run `{command}` first")
     run_root, profile = steps[0].run_root, steps[0].profile
     target = ROOT / "figures" / profile
     shutil.rmtree(target, ignore_errors=True)

@@ -58,7 +58,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 return _show_keys(steps)
             return run_chain(options.profile, options.run_name, overrides, cores=options.cores,
                              dry=options.dry_run, cluster=options.cluster, split=options.split)
-        number = what.split("_")[0].zfill(2)
+        number = what.split("_")[0].zfill(2) if what else what
         step = keys.find_step(number, options.profile, encoder=encoder or _first(options, number),
                               run_name=options.run_name, overrides=overrides)
         part = f" part {options.part.replace('/', ' of ')}" if options.part else ""
@@ -230,7 +230,7 @@ def _show_keys(steps: Sequence[keys.Step]) -> int:
 
 def _count(text: str) -> int:
     if not text.isdigit() or not 1 <= int(text) <= 100_000:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of cores: 1 or more")
+        raise argparse.ArgumentTypeError(f"{text!r} is no such number: 1 or more")
     return int(text)
 
 

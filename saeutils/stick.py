@@ -108,8 +108,9 @@ def check_finished(steps: Iterable[keys.Step]) -> None:
     steps = list(steps)
     open_steps = [step.label for step in steps if not step.marker.exists()]
     if open_steps:
+        command = keys.whole_run(steps[0].profile, steps[0].run)
         raise ValueError(f"data/{steps[0].run} is not finished ({', '.join(open_steps)} missing or "
-                         "outdated): run `make reproduce` first")
+                         f"outdated): run `{command}` first")
 
 
 def check_committed() -> None:

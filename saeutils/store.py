@@ -363,7 +363,8 @@ def _missing(step: keys.Step) -> str:
     command += f" --run-name {step.run}" if step.run != step.profile else ""
     old = _markers(step)
     why = "was made by other code or settings" if old else "has not been run"
-    return f"stage {step.label} {why}; run it first: `{command}`, or all of them: `make reproduce`"
+    return (f"stage {step.label} {why}; run it first: `{command}`, or all of them: "
+            f"`{keys.whole_run(step.profile, step.run)}`")
 
 
 def _short(value: Any) -> str:

@@ -738,4 +738,10 @@ COMMANDS = [
     ("a lower stage that was not run", ["06", "--profile", "smoke"],
      "stage 01 has not been run; run it first"),
     ("nothing to do named", [], "required: NN"),
+    ("a stage without a name", ["", "--profile", "smoke"], "unknown stage ''.*there are"),
+    ("a negative stage", ["-1"], "unknown stage '-1'.*there are"),
+    ("no jobs", ["all", "--profile", "smoke", "--split", "0"], "--split.*'0'.*1 or more"),
+    ("a part beyond the last", ["02", "--profile", "smoke", "--part", "3/2"], "'3/2'.*I/N"),
+    ("a part of what has none", ["03", "--profile", "smoke", "--part", "1/2"], "no parts: only 02"),
+    ("half a parameter", ["03", "-p", "sae.sparsities"], "expected 2 arguments"),
 ]

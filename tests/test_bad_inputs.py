@@ -1,7 +1,9 @@
 """Bad inputs, one by one from a table and by the thousand from mutations: never a traceback."""
 
 import json
+import os
 import re
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,6 +18,7 @@ from hypothesis import strategies as st
 
 from saeutils import files, keys, labels, plain_yaml, profiles, publish, run, sae
 from saeutils.datasets import read_audio
+from saeutils.profiles import ROOT
 
 MUTATIONS = 600
 
@@ -314,3 +317,27 @@ def test_settings_files_round_trip(tmp_path):
     path = tmp_path / "a.json"
     path.write_text(json.dumps({"a": [1, 2, {"b": None}]}))
     assert files.read_json(path) == {"a": [1, 2, {"b": None}]}
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="no make here")
+@pytest.mark.parametrize("words, says", [
+    (("reproduce", "PROFILE=nonsense"), "error: unknown profile 'nonsense'"),
+    (("reproduce", "PROFILE=a b"), "error: unknown profile 'a b'"),
+    (("reproduce", "PROFILE=smoke", "RUN=../x"), "error: run name '../x'"),
+    (("reproduce", "PROFILE=smoke", "RUN=a b; ls"), "error: run name 'a b; ls'"),
+    (("reproduce", "PROFILE=smoke", "CORES=0"), "error: argument --cores: '0' is no such number"),
+    (("check", "PROFILE=smoke"), "run `make reproduce PROFILE=smoke` first"),
+    (("publish", "PROFILE=smoke", "RUN=mine"), "run `make reproduce PROFILE=smoke RUN=mine` first"),
+    (("site", "PROFILE=nonsense"), "error: unknown profile 'nonsense'"),
+    (("stick", "PROFILE=smoke", "STICK=/proc/x"), "run `make reproduce PROFILE=smoke` first"),
+])
+def test_a_bad_word_for_make_is_one_error(words, says, tmp_path):
+    """The Makefile's own lines, with this Python in the place of the one it would set up."""
+    made = subprocess.run(
+        ["make", "--no-print-directory", *words, f"PY={sys.executable}", "READY="], cwd=ROOT,
+        capture_output=True, text=True, env=dict(os.environ) | {"SAEUTILS_DATA": str(tmp_path),
+                                                                "PYTHONPATH": str(ROOT)})
+    lines = [line for line in made.stderr.splitlines() if "error:" in line]
+    assert made.returncode and len(lines) == 1 and says in lines[0], made.stderr
+    assert made.stderr.splitlines()[-1].startswith("make: *** ")
+    assert "Traceback" not in made.stderr and not list(tmp_path.iterdir())
