@@ -1,12 +1,12 @@
 """The Lasso for many targets at once: working sets on one Gram matrix, with a duality gap.
 
-All attributes share the codes, so ``X'X`` is computed once, in single precision. Each target is
-solved on a small working set of codes, which grows by those that want to enter. Within it,
-coordinate descent finds which codes are used and with which sign; once these stand still, a Newton
-step solves for their weights at once. Gradient and gap are then computed anew from the codes in
-double precision, and what is left is solved for again, so that the Gram matrix decides how fast
-the minimum is reached and not where it is. Shape letters: N clips, F codes, Q targets. Minimises,
-for each target y,
+All attributes share the codes and so ``X'X``, of which an entry is computed, in single precision,
+when the first target asks for it: most are never needed. Each target is solved on a small working
+set of codes, which grows by those that want to enter. Within it, coordinate descent finds which
+codes are used and with which sign; once these stand still, a Newton step solves for their weights
+at once. Gradient and gap are then computed anew from the codes in double precision, and what is
+left is solved for again, so that the Gram matrix decides how fast the minimum is reached and not
+where it is. Shape letters: N clips, F codes, Q targets. Minimises, for each target y,
 
 ``||y - X w||^2 / (2 N) + alpha * sum |w|``
 
@@ -20,12 +20,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
 
-_STILL = 3  # sweeps without a change of sign before a Newton step
-_ROOM = 64  # codes that may enter a working set at once, at least
-_PASSES = 200  # sweeps before gradient and working set are renewed
-_SUMS = {"reassoc", "contract", "arcp", "nsz"}  # sums may be reordered
+from saeutils.lasso_kernels import descend, judge, residuals
+
+_SHARE = 0.02  # of the gap: a working set need not be solved better than it is chosen
 
 
 @dataclass(frozen=True)
@@ -118,12 +116,14 @@ def lasso_path(
     alive = np.flatnonzero(np.any(x != 0, axis=0))  # a dead code's weight is 0: leave it out
     x_FN, y_QN = np.ascontiguousarray(x.T), np.ascontiguousarray(y.T)
     x_FN = x_FN if len(alive) == len(x_FN) else x_FN[alive]
-    gram, weights = _gram(x_FN), np.zeros((len(y_QN), len(alive)))
+    codes = _Codes.of(x_FN)
+    pull = y_QN.astype(np.float32) @ codes.single.T / len(x)  # only says where to begin
+    state = _State(np.zeros(pull.shape), y_QN.copy(), pull.astype(np.float64))
     fits: dict[int, LassoFit] = {}
     for i in sorted(range(len(alphas)), key=lambda i: -alphas[i]):
-        found = _fit(gram, x_FN, y_QN, weights, alphas[i], tolerance, max_sweeps)
+        found = _fit(codes, state, y_QN, alphas[i], tolerance, max_sweeps)
         whole = np.zeros((len(y_QN), x.shape[1]))
-        whole[:, alive] = weights
+        whole[:, alive] = state.weights
         fits[i] = LassoFit(whole, *found)
     return [fits[i] for i in range(len(alphas))]
 
@@ -160,157 +160,50 @@ def standardise(
     return (values - mean) / scale, mean, scale
 
 
-def _gram(x_FN: np.ndarray) -> np.ndarray:
-    """``X'X / N`` in float32, the lower triangle alone (half the work)."""
-    from scipy.linalg.blas import ssyrk
+@dataclass(frozen=True)
+class _Codes:
+    """The living codes [F, N] in double and single precision, and what is known of ``X'X / N``."""
 
-    if not len(x_FN):
-        return np.zeros((0, 0), np.float32)
-    gram = ssyrk(1 / x_FN.shape[1], x_FN.astype(np.float32).T, trans=1).T
-    if not np.isfinite(np.diagonal(gram)).all():
-        raise ValueError("codes are too large to be squared in single precision: standardise them")
-    return gram
+    double: np.ndarray
+    single: np.ndarray
+    gram: np.ndarray  # [F, F], the lower triangle alone; an entry is 0 until somebody needs it
+
+    @classmethod
+    def of(cls, x_FN: np.ndarray) -> _Codes:
+        if (np.einsum("fn,fn->f", x_FN, x_FN) > np.finfo(np.float32).max).any():
+            raise ValueError("codes are too large to be squared in single precision: standardise "
+                             "them")
+        return cls(x_FN, x_FN.astype(np.float32), np.zeros((len(x_FN),) * 2, np.float32))
 
 
-def _fit(gram, x_FN, y_QN, weights, alpha, tolerance, max_sweeps):
-    """Move `weights` to the minimum, in place; returns objective, gap and sweeps, each [Q]."""
+@dataclass(frozen=True)
+class _State:
+    """Weights [Q, F] with their residual [Q, N] and gradient ``(y - Xw)'X / N`` [Q, F].
+
+    The next penalty of a path begins with all three.
+    """
+
+    weights: np.ndarray
+    rest: np.ndarray
+    gradient: np.ndarray
+
+
+def _fit(codes, state, y_QN, alpha, tolerance, max_sweeps):
+    """Move the weights to the minimum, in place; returns objective, gap and sweeps, each [Q]."""
     n_targets, n = y_QN.shape
     limit = tolerance * (y_QN**2).mean(axis=1)
     objective, gap = np.full(n_targets, np.inf), np.full(n_targets, np.inf)
     sweeps = np.zeros(n_targets, dtype=np.int64)
     at = np.arange(n_targets)  # targets still to be solved
     while True:
-        rest = _residuals(y_QN, weights, at, x_FN)
-        gradient = rest @ x_FN.T / n
-        power, along = (rest**2).mean(axis=1), (rest * y_QN[at]).mean(axis=1)
-        # the residual, shrunk until no code pulls more than alpha, is a point of the dual
-        shrink = alpha / np.maximum(np.abs(gradient).max(axis=1, initial=0.0), alpha)
-        lower = 0.5 * power + alpha * np.abs(weights[at]).sum(axis=1)
-        closer = lower - shrink * along + 0.5 * shrink**2 * power
+        lower, closer = judge(y_QN, state.weights, state.rest, state.gradient, at, alpha)
         moving = (lower < objective[at]) | (closer < gap[at])  # else rounding is all that is left
         objective[at], gap[at] = lower, closer
-        again = (gap[at] > limit[at]) & (sweeps[at] < max_sweeps) & moving
-        at, gradient = at[again], gradient[again]
+        at = at[(closer > limit[at]) & (sweeps[at] < max_sweeps) & moving]
         if not len(at):
             return objective, gap, sweeps
-        _descend(gram, gradient, weights, at, alpha, limit, sweeps, max_sweeps)
-
-
-@njit(cache=True)
-def _residuals(y_QN, weights, at, x_FN):
-    """``y - X w`` of the targets `at`; most weights are zero."""
-    rest = y_QN[at]
-    for row in range(at.size):
-        for j in np.flatnonzero(weights[at[row]]):
-            for n in range(rest.shape[1]):
-                rest[row, n] -= weights[at[row], j] * x_FN[j, n]
-    return rest
-
-
-@njit(cache=True)
-def _descend(gram, gradients, weights, at, alpha, limits, sweeps, max_sweeps):
-    """Solve each of the targets `at` on its working set."""
-    for row in range(at.size):
-        q = at[row]
-        w, gradient = weights[q], gradients[row]
-        chosen = _working_set(gradient, w, alpha)
-        small = np.empty((chosen.size, chosen.size), np.float32)
-        for i in range(chosen.size):
-            for e in range(i + 1):
-                small[i, e] = small[e, i] = gram[chosen[i], chosen[e]]
-        part = w[chosen]
-        sweeps[q] += _solve_small(small, gradient[chosen], part, alpha, 0.25 * limits[q],
-                                  min(_PASSES, max_sweeps - sweeps[q]))
-        w[chosen] = part
-
-
-@njit(cache=True)
-def _working_set(gradient, w, alpha):
-    """The codes in use, and of those that want to enter as many, `_ROOM` at least."""
-    pull = np.abs(gradient)
-    used = w != 0.0
-    wanting = pull[(pull > alpha) & ~used]
-    room = max(_ROOM, used.sum())
-    spare = wanting.size - room
-    least = np.partition(wanting, spare)[spare] if spare > 0 else alpha
-    return np.flatnonzero(used | (pull > alpha) & (pull >= least))
-
-
-@njit(cache=True, fastmath=_SUMS)
-def _solve_small(small, rest, w, alpha, limit, max_passes):
-    """Solve for the chosen codes alone, in place; returns the number of sweeps.
-
-    `rest` is their gradient and follows the weights. Every move lowers the objective.
-    """
-    n, still = w.size, 0
-    for count in range(max_passes):
-        turned = False
-        for i in range(n):
-            own = small[i, i]
-            if own <= 0.0:
-                continue
-            pull = rest[i] + own * w[i]
-            new = max(abs(pull) - alpha, 0.0) / own
-            new = -new if pull < 0 else new
-            if new != w[i]:
-                turned = turned or new * w[i] <= 0.0
-                _move(small, rest, w, i, new)
-        steepest, size, gap = alpha, 0.0, 0.0
-        for i in range(n):
-            steepest = max(steepest, abs(rest[i]))
-            size += abs(w[i])
-            gap += alpha * abs(w[i]) - rest[i] * w[i]
-        if gap + (steepest - alpha) * size <= limit:
-            return count + 1
-        still = 0 if turned else still + 1
-        if still == _STILL:
-            _newton(small, rest, w, alpha)
-            still = 0
-    return max_passes
-
-
-@njit(cache=True, fastmath=_SUMS)
-def _move(small, rest, w, i, new):
-    change = new - w[i]
-    w[i] = new
-    for e in range(w.size):
-        rest[e] -= small[i, e] * change
-
-
-@njit(cache=True, fastmath=_SUMS)
-def _newton(small, rest, w, alpha):
-    """Solve for the codes in use as if their signs were fixed, up to the first that turns.
-
-    By Cholesky's factors of their Gram matrix. A code that the ones before it make up (a copy, or
-    one code more than there are clips) has no pivot and stays where it is.
-    """
-    room = np.count_nonzero(w)
-    used, factor, step = np.empty(room, np.int64), np.empty((room, room)), np.empty(room)
-    n = 0
-    for i in np.flatnonzero(w):
-        left = np.float64(small[i, i])
-        for e in range(n):
-            value = np.float64(small[i, used[e]])
-            for c in range(e):
-                value -= factor[n, c] * factor[e, c]
-            factor[n, e] = value / factor[e, e]
-            left -= factor[n, e] ** 2
-        if left > 1e-5 * small[i, i]:
-            used[n], factor[n, n] = i, np.sqrt(left)
-            n += 1
-    for i in range(n):
-        step[i] = rest[used[i]] - (alpha if w[used[i]] > 0 else -alpha)
-        for c in range(i):
-            step[i] -= factor[i, c] * step[c]
-        step[i] /= factor[i, i]
-    for i in range(n - 1, -1, -1):
-        step[i] /= factor[i, i]
-        for c in range(i):
-            step[c] -= factor[i, c] * step[i]
-    share, first = 1.0, -1
-    for i in range(n):
-        if w[used[i]] * (w[used[i]] + share * step[i]) < 0:
-            share, first = -w[used[i]] / step[i], i
-    for i in range(n):
-        new = 0.0 if i == first else w[used[i]] + share * step[i]
-        _move(small, rest, w, used[i], new)
+        enough = np.maximum(0.25 * limit, _SHARE * gap)
+        descend(codes.gram, codes.single, state.gradient, state.weights, at, alpha, enough, sweeps,
+                 max_sweeps)
+        state.rest[at] = residuals(y_QN, state.weights, at, codes.double)
+        state.gradient[at] = state.rest[at] @ codes.double.T / n

@@ -68,6 +68,15 @@ def test_two_codes_that_differ_by_a_thousandth_cost_precision_which_the_gap_says
     assert (fit.objective - longer.objective <= fit.gap + 1e-12).all()
 
 
+def test_who_asks_first_for_an_entry_of_the_gram_matrix_changes_nothing():
+    """Targets in another order, or one alone, find the entries that others left or did not."""
+    x, y = material()
+    fit, other = lasso(x, y, 0.05, tolerance=1e-10), lasso(x, y[:, ::-1], 0.05, tolerance=1e-10)
+    assert np.allclose(fit.objective, other.objective[::-1], rtol=1e-9)
+    assert np.allclose(fit.objective[2], lasso(x, y[:, 2:3], 0.05, tolerance=1e-10).objective[0],
+                       rtol=1e-9)
+
+
 def test_what_could_not_be_solved_is_said_by_the_gap():
     x, y = material()
     few = lasso(x, y, 0.01, tolerance=1e-12, max_sweeps=3)
