@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import tomllib
+from importlib import metadata
 
 import pytest
 import yaml
@@ -130,6 +131,28 @@ def test_each_direct_dependency_has_one_reason():
     asked = {Requirement(line).name for line in PROJECT["dependencies"]}
     assert asked == set(named) and len(named) == len(set(named))
     assert all(row[1].strip() for row in rows)
+
+
+def test_every_import_is_declared_or_named():
+    """A package that is imported stands in the table, or below it with the one that brings it."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    below = readme.split("What these bring along")[1].split("\n\n")[0]
+    brought = dict(re.findall(r"([a-z-]+)\s\(([a-z-]+)\)", below))
+    asked = {Requirement(line).name for line in PROJECT["dependencies"]}
+    assert set(brought.values()) <= asked
+    homes = metadata.packages_distributions()
+    homes["parselmouth"] = ["praat-parselmouth"]  # one compiled file, which that list lacks
+    for name, text in sources():
+        if not name.startswith("saeutils/"):
+            continue
+        for node in ast.walk(ast.parse(text)):
+            modules = ([alias.name for alias in node.names] if isinstance(node, ast.Import) else
+                       [node.module or ""] if isinstance(node, ast.ImportFrom) else [])
+            for module in {module.split(".")[0] for module in modules}:
+                if module in sys.stdlib_module_names or module == "saeutils":
+                    continue
+                known = {re.sub("[-_.]+", "-", home).lower() for home in homes.get(module, [])}
+                assert known & (asked | set(brought)), f"{name} imports {module}"
 
 
 def test_workflows_pin_their_actions_and_ask_for_little():
