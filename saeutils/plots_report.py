@@ -88,9 +88,13 @@ def _against(axis, numbers: pd.DataFrame) -> None:
 
 
 SAID = {"ci_low": "from", "ci_high": "to", "target_low": "wanted from", "target_high": "to",
-        "above_mean_sd": "above the mean (SDs)", "untrained": "untrained twin",
-        "decoder_cosine": "cosine of directions",
-        "code_correlation": "correlation of codes", "fvu": "FVU", "auc": "AUC"}
+        "above_mean_sd": "above the mean (SDs)", "demo": "demo encoder",
+        "untrained": "untrained twin", "sae_rebuilt": "states rebuilt by the SAE",
+        "decoder_cosine": "cosine of directions", "sd": "SD",
+        "code_correlation": "correlation of codes", "cka_first": "CKA with first",
+        "cka_last": "CKA with last", "named": "named after", "r_named": "correlation with it",
+        "strongest": "follows most", "r_strongest": "correlation with that"}
+UPPER = {"fvu": "FVU", "mse": "MSE", "l0": "L0", "auc": "AUC", "sae": "SAE", "r2": "R²", "R2": "R²"}
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -100,7 +104,8 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     ----------
     table
         Any; labels of rows and columns and text cells such as ``whitened_pca``,
-        ``vibrato_extent_st`` or NaN are put into words, numbers are kept.
+        ``vibrato_extent_st`` or NaN are put into words, True and False become yes and no.
+        Numbers are kept; a column with gaps shows each with the digits of its longest.
 
     Examples
     --------
@@ -112,29 +117,47 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     for place, (_, column) in enumerate(table.items()):
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
             shown.isetitem(place, column.map(_cell).astype(object))
+        elif column.dtype.kind == "b":
+            shown.isetitem(place, column.map({True: "yes", False: "no"}).astype(object))
         elif column.dtype.kind == "f" and column.isna().any():
-            shown.isetitem(place, column.astype(object).where(column.notna(), ""))
+            shown.isetitem(place, _with_gaps(column))
     for name in ("index", "columns"):
         axis = getattr(table, name)
         levels = [axis.get_level_values(i) for i in range(axis.nlevels)]
-        said = [[_word(label) for label in level] for level in levels]
+        said = [[word(label) for label in level] for level in levels]
         titles = [title and str(title).replace("_", " ") for title in axis.names]
         setattr(shown, name, pd.MultiIndex.from_arrays(said, names=titles) if axis.nlevels > 1
                 else pd.Index(said[0], name=titles[0]))
     return shown
 
 
-def _word(label) -> str:
+def _with_gaps(column: pd.Series) -> pd.Series:
+    """Texts with equal decimals, at most six, and an empty one where a number is missing."""
+    known = [value for value in column.dropna() if np.isfinite(value)]
+    decimals = max((len(f"{value:.6f}".rstrip("0").partition(".")[2]) for value in known),
+                   default=0)
+    return column.map(lambda value: "" if np.isnan(value) else f"{value:.{decimals}f}")
+
+
+def word(label) -> str:
+    """The label of a row or column in words: a representation, an attribute, a factor, a metric.
+
+    Examples
+    --------
+    >>> word("random"), word("jitter_percent"), word("fvu"), word(95.0), word(float("nan"))
+    ('untrained dictionary', 'jitter (%)', 'FVU', '95', '–')
+    """
     if isinstance(label, float):
         return f"{label:g}" if np.isfinite(label) else "–"
     if not isinstance(label, str):
         return label
     if label in REPRESENTATIONS:
         return REPRESENTATIONS[label][3]
-    return SAID.get(label) or readable(label)
+    words = SAID.get(label) or readable(label)
+    return re.sub(r"(?<![\w.])(\w+)(?!\w)", lambda word: UPPER.get(word[1], word[1]), words)
 
 
 def _cell(value):
     is_name = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", value)
     missing = value is None or (isinstance(value, float) and np.isnan(value))
-    return _word(value) if is_name else "" if missing else value
+    return word(value) if is_name else "" if missing else value

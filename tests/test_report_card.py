@@ -157,5 +157,15 @@ def test_tables_that_a_reader_sees_have_words_for_names_and_no_nan():
     assert shown.index.tolist() == [("ICA", "–"), ("SAE", "95")]
     assert shown.columns.tolist() == ["AM depth", "found"]
     assert shown["found"].tolist() == ["tonic (semitones)", ""]
-    assert shown["AM depth"].tolist() == [0.25, ""]
+    assert shown["AM depth"].tolist() == ["0.25", ""]
     assert "nan" not in shown.to_html().lower() and table["am_depth"].isna().sum() == 1
+
+
+def test_a_column_with_gaps_keeps_its_decimals_and_a_truth_is_yes_or_no():
+    table = pd.DataFrame({"r2": [0.5, 0.125, np.nan], "dead_fraction": [0.5, 0.25, 0.0],
+                          "true_to_name": [True, False, True]}, index=["fvu", "sae", "l0"])
+    shown = plots_report.in_words(table)
+    assert shown["R²"].tolist() == ["0.500", "0.125", ""]
+    assert shown["dead fraction"].tolist() == [0.5, 0.25, 0.0]
+    assert shown["true to name"].tolist() == ["yes", "no", "yes"]
+    assert shown.index.tolist() == ["FVU", "SAE", "L0"]
