@@ -27,7 +27,7 @@ FORMAT = 1  # raise it when the files of the store change their form
 # telling rooms draw what a stage has computed without changing it.
 NOT_IN_KEYS = {"profiles", "plain_code", "plain_yaml", "store", "files", "inputs", "keys",
                "machine", "run", "publish", "plots", "plots_evidence", "plots_report",
-               "plots_overview", "plots_atlas"}
+               "plots_overview", "plots_atlas", "plots_tour", "recorder"}
 
 
 @dataclass(frozen=True)

@@ -57,17 +57,27 @@ def latents_in_time(
     return figure
 
 
-def spectrograms(waves: dict[str, np.ndarray], sample_rate: int, *, top_hz: float = 5000.0,
-                 columns: int = 2, note: str | None = None) -> Figure:
-    """Level over time and frequency, one panel per clip, all on one scale of 70 dB."""
+def spectrograms(waves: dict[str, np.ndarray], sample_rate: int | dict[str, int], *,
+                 top_hz: float = 5000.0, columns: int = 2, note: str | None = None) -> Figure:
+    """Level over time and frequency, one panel per clip, each 70 dB down from its loudest point.
+
+    Parameters
+    ----------
+    waves
+        Samples by the name that stands over the panel.
+    sample_rate
+        In Hz, one for all or one by name.
+    top_hz
+        Upper end of the frequency axis.
+    """
     from scipy.signal import spectrogram
 
     rows = -(-len(waves) // columns)
     figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.1 * rows + 0.7,
                               note="", sharey=True)
     for axis, (name, wave) in zip(axes.flat, waves.items(), strict=False):
-        hz, seconds, power = spectrogram(np.asarray(wave, float), sample_rate, nperseg=1024,
-                                         noverlap=768)
+        rate = sample_rate[name] if isinstance(sample_rate, dict) else sample_rate
+        hz, seconds, power = spectrogram(np.asarray(wave, float), rate, nperseg=1024, noverlap=768)
         level = 10 * np.log10(power[hz <= top_hz] + 1e-16)
         axis.pcolormesh(seconds, hz[hz <= top_hz] / 1000, level - level.max(), vmin=-70, vmax=0,
                         cmap="magma", rasterized=True, shading="auto")

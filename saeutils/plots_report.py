@@ -118,7 +118,7 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
             shown.isetitem(place, column.map(_cell).astype(object))
         elif column.dtype.kind == "b":
-            shown.isetitem(place, column.map({True: "yes", False: "no"}).astype(object))
+            shown.isetitem(place, column.astype(object).map(_cell))
         elif column.dtype.kind == "f" and column.isna().any():
             shown.isetitem(place, _with_gaps(column))
     for name in ("index", "columns"):
@@ -158,6 +158,8 @@ def word(label) -> str:
 
 
 def _cell(value):
+    if isinstance(value, bool):
+        return "yes" if value else "no"
     is_name = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", value)
     missing = value is None or (isinstance(value, float) and np.isnan(value))
     return word(value) if is_name else "" if missing else value

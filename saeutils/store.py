@@ -112,7 +112,8 @@ class Stage:
         return seed
 
     def settings_table(self):
-        """The settings of this stage as a table (columns setting, value) for the reader."""
+        """The settings of this stage as a table (columns setting, value); those without a value,
+        such as the folder of recordings of a run without recordings, are not listed."""
         import pandas as pd
 
         rows = [("run", self.step.run), ("profile", self.profile.name)]
@@ -121,7 +122,8 @@ class Stage:
         rows.append(("seed", self.profile.seed))
         for section in keys.STAGES[self.number].sections:
             values = getattr(self.profile, section).model_dump()
-            rows += [(f"{section}.{key}", _short(value)) for key, value in values.items()]
+            rows += [(f"{section}.{key}", _short(value)) for key, value in values.items()
+                     if value not in ("", None)]
         return pd.DataFrame(rows, columns=["setting", "value"]).set_index("setting")
 
     # places --------------------------------------------------------------------------------

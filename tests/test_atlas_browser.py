@@ -21,13 +21,13 @@ pytestmark = pytest.mark.skipif(
 class Page:
     """A headless tab, driven by Chromium's own protocol; remembers errors and requests."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options):
         import websocket
 
         self.process = subprocess.Popen(
             [BROWSER, "--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run",
              "--remote-debugging-port=0", f"--user-data-dir={folder}", "--mute-audio",
-             "--autoplay-policy=no-user-gesture-required", "about:blank"],
+             "--autoplay-policy=no-user-gesture-required", *options, "about:blank"],
             stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         place, end = folder / "DevToolsActivePort", time.monotonic() + 60
         while not (place.exists() and place.read_text().strip()):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saeutils import plots
+from saeutils import plots, plots_atlas, plots_tour
 from saeutils.keys import STAGES, notebook_path
 
 
@@ -53,3 +53,22 @@ def test_a_figure_with_intervals_says_over_how_many_singers():
     for bare in (range_of_layers, table.drop(columns="n"), table.drop(columns="ci_low"),
                  both.assign(ci_low=np.nan)):
         assert plots.over_singers(bare, "VocalSet") == "VocalSet"
+
+
+def test_the_tours_picture_draws_the_state_the_latents_that_fire_and_the_rebuilt_state():
+    state, code = [1.0, -2.0, 0.5], [0.0, 3.0, 0.0, 1.0]
+    figure = plots_tour.one_clip(state, code, [0.9, -1.8, 0.6])
+    left, middle, right = figure.axes
+    assert [bar.get_height() for bar in left.patches] == state
+    assert [text.get_text() for text in middle.texts] == ["latent 1", "latent 3"]
+    assert "2 of 4 latents fire" in middle.get_title(loc="left")
+    assert [bar.get_height() for bar in right.patches] == [0.9, -1.8, 0.6]
+    assert left.get_ylim() == right.get_ylim() and "toy data" in said(figure)
+
+
+def test_spectrograms_take_one_rate_or_one_for_each_clip():
+    waves = {"low": np.sin(np.arange(8000) / 5), "high": np.sin(np.arange(16000) / 5)}
+    figure = plots_atlas.spectrograms(waves, {"low": 8000, "high": 16000})
+    ends = [axis.get_xlim()[1] for axis in figure.axes]
+    assert ends == pytest.approx([1.0, 1.0], abs=0.1)
+    assert [axis.get_title(loc="left") for axis in figure.axes] == ["low", "high"]

@@ -37,8 +37,9 @@ FLOORS = [
      "report", "curves", "interventions", "audit", "audit_maps", "audit_cases", "instrument",
      "single_codes", "claims", "nulls",
      "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
-    {"plots", "plots_evidence", "plots_report", "plots_overview", "plots_atlas", "atlas",
-     "atlas_names", "atlas_sound", "publish", "run", "chain", "estimates", "encoder_card",
+    {"plots", "plots_evidence", "plots_report", "plots_overview", "plots_atlas", "plots_tour",
+     "atlas", "atlas_names", "atlas_sound", "recorder", "publish", "run", "chain", "estimates",
+     "encoder_card",
      "exercise_judge", "exercises", "stick", "site"},
 ]
 
@@ -102,14 +103,14 @@ def test_analysis_rooms_know_no_paths_profiles_or_plots():
         if room in FLOORS[3]:
             names = set(imported_rooms(tree))
             above_or_on_disk = {"profiles", "files", "store", "keys", "plots", "plots_evidence",
-                                "plots_report", "plots_overview"}
+                                "plots_report", "plots_overview", "plots_tour"}
             assert not names & above_or_on_disk, room
 
 
 def test_only_plots_and_atlas_draw():
     for room, tree in rooms().items():
         if room not in ("plots", "plots_evidence", "plots_report", "plots_overview",
-                        "plots_atlas"):
+                        "plots_atlas", "plots_tour"):
             text = ast.unparse(tree)
             assert "matplotlib" not in text and "seaborn" not in text, room
 
