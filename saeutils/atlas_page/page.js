@@ -243,7 +243,7 @@ function facts(latent) {
   const fires = fact(latent, "unseen", "fires");
   const tiles = !latent.technique ? [] : [
     tile(`Ranks ${words(latent.technique)}`, fixed(auc[0]), `AUC, ${plural(auc[3], "unseen clip")}; training ${fixed(fact(latent, "train", "auc")[0])}`),
-    tile("Singer by singer", known(each[0]) ? fixed(each[0]) : "–", known(each[1]) ? `mean AUC, 95 % ${fixed(each[1])} to ${fixed(each[2])}, ${each[3]} singers` : "one singer: no interval"),
+    tile("Singer by singer", known(each[0]) ? fixed(each[0]) : "–", known(each[1]) ? `mean AUC, 95 % ${fixed(Math.max(each[1], 0))} to ${fixed(Math.min(each[2], 1))}, ${each[3]} singers` : "one singer: no interval"),
   ];
   tiles.push(tile("Fires on", percent(fires[0]), `of unseen clips; training ${percent(fact(latent, "train", "fires")[0])}`));
   const value = stability(latent);
