@@ -314,16 +314,20 @@ def completeness_entropy(table: pd.DataFrame, *, note: str | None = None) -> Fig
         Columns representation, attribute, entropy (bits), value (completeness).
     """
     kinds = [kind for kind in REPRESENTATIONS if kind in set(table["representation"])]
-    figure, axes = new_figure(1, len(kinds), width=2.9 * len(kinds) + 0.8, height=3.6, note="",
+    columns = 2 if len(kinds) > 3 else max(len(kinds), 1)  # four in a row are too small to read
+    rows = -(-len(kinds) // columns)
+    figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.6 * rows + 0.8, note="",
                               sharey=True, sharex=True)
-    for axis, kind in zip(axes.flat, kinds, strict=True):
+    for axis, kind in zip(axes.flat, kinds, strict=False):
         color, _, _, label = REPRESENTATIONS[kind]
         part = table[table["representation"] == kind].dropna(subset=["value", "entropy"])
         axis.scatter(part["entropy"], part["value"], s=18, color=color, alpha=0.7, linewidths=0)
         rank = part["entropy"].corr(part["value"], method="spearman")
         axis.set_title(f"{label}\nrank correlation {rank:+.2f}", loc="left", fontsize=10)
+    for axis in axes.flat[len(kinds):]:
+        axis.set_visible(False)
     below_all(figure, "entropy of the attribute's 10-bin histogram (bits)", note)
-    axes[0, 0].set_ylabel(METRICS["completeness"])
+    figure.supylabel(METRICS["completeness"], fontsize=11)
     return figure
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saeutils.atlas_names import readable
-from saeutils.plots import GREY, REPRESENTATIONS, line, new_figure, over_singers
+from saeutils.plots import GREY, REPRESENTATIONS, below_all, line, new_figure, over_singers
 
 
 def k_curves(
@@ -95,6 +95,9 @@ def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     axis.set_yticks(range(len(codes)), named, fontsize=8.5)
     axis.grid(False)
     figure.colorbar(image, ax=axis, label="share of the code's response", pad=0.015)
+    axis.plot([], [], marker="o", color="#D55E00", markersize=4, linestyle="none",
+              label="above the placebo, and half of the response or more")
+    _legend(figure, axis, columns=1)
     return figure
 
 
@@ -166,7 +169,7 @@ def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     # a free line above each group carries its name
     place = dict(zip(order["entry"], np.arange(len(order)) + 1.25 * (groups + 1), strict=True))
     depth = max(place.values()) + 1
-    figure, axes = new_figure(width=8.0, height=0.205 * depth + 1.3, note=note)
+    figure, axes = new_figure(width=8.0, height=0.205 * depth + 1.4, note="")
     axis = axes[0, 0]
     looks = {"released": ("s", -0.16), "corrected": ("o", 0.16), "both": ("D", 0.0)}
     for row in table.itertuples():
@@ -179,13 +182,14 @@ def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
                   markerfacecolor="white" if row.end == "corrected" else color)
     for name, part in order.groupby("verdict", sort=False):
         axis.text(-2.15, place[part["entry"].iloc[0]] - 0.95, name, fontsize=10,
-                  fontweight="bold", color=VERDICT_COLORS.get(name, GREY), va="center")
+                  fontweight="bold", color=VERDICT_COLORS.get(name, GREY), va="center",
+                  bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.0})
     axis.axvline(0, color=GREY, linewidth=1)
     axis.axvline(-1, color=GREY, linewidth=1, linestyle=(0, (1, 2)))
     axis.set_yticks([place[name] for name in order["entry"]], order["label"], fontsize=9.5)
     axis.set(xlim=(-2.2, 2.2), ylim=(depth - 0.3, -0.3))
-    figure.supxlabel("(corrected - released) / the larger of the two; beyond -1 or 1 the sign "
-                     "turns", fontsize=10.5)
+    below_all(figure, "(corrected − released) / the larger of the two; beyond −1 or 1 the sign "
+              "turns", note)
     axis.grid(axis="y", visible=False)
     for end, text in (("released", "turned from the released end"),
                       ("corrected", "turned from the corrected end"),

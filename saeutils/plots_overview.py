@@ -143,11 +143,11 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
         figure.text(left, 0.70, question, fontsize=13.5, fontweight="bold", va="top")
         figure.text(left, 0.665, textwrap.fill(answers.get(name, ""), round(138 * column)),
                     fontsize=11.5, va="top", linespacing=1.2)
-        figure.text(left, 0.552, y.format(
+        figure.text(left, 0.559, y.format(
             chance=level.get("chance", np.nan), sparsity=sparsity), fontsize=11, color=GREY)
         axis.set_xlabel(x, fontsize=11)
         axis.tick_params(labelsize=11)
-    figure.text(0.012, 0.182, textwrap.fill(answers.get("moved", ""), 140), fontsize=11.5,
+    figure.text(0.012, 0.168, textwrap.fill(answers.get("moved", ""), 150), fontsize=11.2,
                 va="center")
     singers = table.loc[table["panel"] == "kept", "n"].max()
     if singers > 1:
