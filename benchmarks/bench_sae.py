@@ -34,7 +34,7 @@ HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
 from saeutils.sae import linear_start  # noqa: E402
-from saeutils.sae_kernels import SparseSteps  # noqa: E402
+from saeutils.sae_sparse import SparseSteps  # noqa: E402
 from saeutils.sae_torch import DenseSteps  # noqa: E402
 from saeutils.sae_training import CORRECTED, RELEASED, train_sae  # noqa: E402
 

@@ -23,6 +23,7 @@ from saeutils import sae_metrics
 from saeutils.machine import end_with_parent
 from saeutils.sae import (
     CONFIG_FILE,
+    check_k,
     check_rows,
     k_of_sparsity,
     load_sae,
@@ -30,7 +31,7 @@ from saeutils.sae import (
     read_config,
     save_sae,
 )
-from saeutils.sae_training import RECIPES, Recipe, check_training_rows, train_sae
+from saeutils.sae_training import RECIPES, Recipe, check_recipe, check_training_rows, train_sae
 
 Rows = Mapping[str, np.ndarray]  # split -> activations [N, D]; "train" and "validation" are needed
 
@@ -120,9 +121,11 @@ def train_grid(
     ------
     ValueError
         Before any training: what `train_sae` refuses, rows that a cell needs and does not find,
-        or an SAE of another grid in the folder.
+        a split without rows, k outside 1 to `latents` in any cell, a protocol without a recipe or
+        an untrained twin, or an SAE of another grid in the folder.
     """
     folder = Path(folder)
+    _check_cells(cells, latents, recipes, device)
     keys = _keys(cells, rows, latents, recipes, version)
     todo = _unfinished(cells, keys, folder, on_other)
     todo.sort(key=lambda cell: (-cell.k, cell.protocol, cell.layer, cell.seed))
@@ -164,6 +167,21 @@ def load_cell(folder: Path | str, cell: Cell):
     return load_sae(Path(folder) / cell.folder)
 
 
+def _check_cells(cells, latents, recipes, device) -> None:
+    for cell in cells:
+        try:
+            check_k(cell.k, latents)
+        except ValueError as error:
+            raise ValueError(f"{cell.folder}: {error}") from None
+        if cell.protocol not in recipes or cell.protocol not in ("released", "corrected"):
+            raise ValueError(f"{cell.folder}: no recipe for protocol {cell.protocol!r}: a grid "
+                             f"trains released and corrected, recipes are {', '.join(recipes)}")
+    for protocol in sorted({cell.protocol for cell in cells}):
+        if check_recipe(recipes[protocol]).aux_k and device != "cpu":
+            raise ValueError(f"aux_k of {protocol}: stacked training has no auxiliary loss; train "
+                             "it on the CPU")
+
+
 def _keys(cells, rows, latents, recipes, version) -> dict[Cell, str]:
     digests = {}
     for protocol, layer in sorted({(cell.protocol, cell.layer) for cell in cells}):
@@ -178,6 +196,9 @@ def _keys(cells, rows, latents, recipes, version) -> dict[Cell, str]:
         width = check_training_rows(splits["train"], batch).shape[1]
         total = hashlib.sha256()
         for split in sorted(splits):
+            if not len(splits[split]):
+                raise ValueError(f"layer {layer} ({protocol}) has no {split} rows: leave the "
+                                 "split out, or give it at least one")
             total.update(split.encode())
             total.update(np.ascontiguousarray(check_rows(splits[split], width)))
         digests[protocol, layer] = total.hexdigest()

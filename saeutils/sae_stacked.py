@@ -37,7 +37,8 @@ class StackedSteps:
         self.autocast = autocast
         self.weights = [stack("W_enc_DF"), stack("b_enc_F")[:, None], stack("W_dec_FD")]
         self.centre_S1D = stack("b_dec_D")[:, None]
-        self.adam = torch.optim.Adam(self.weights, lr=1e-3, fused=device != "mps")
+        self.adam = torch.optim.Adam(self.weights, lr=1e-3,
+                                     fused=torch.device(device).type != "mps")
         self.rows_SND = None
 
     @torch.no_grad()
@@ -56,12 +57,13 @@ class StackedSteps:
             moved_SND = moved_SND + jitter * (moved(plus) - moved(minus))
         self.adam.param_groups[0]["lr"] = rate
         fired_SF = torch.zeros(self.weights[1].shape[::2], dtype=torch.int64, device=self.device)
-        error_S = torch.zeros(len(orders), dtype=torch.float64, device=self.device)
+        sums = []  # no float64 on the device, and nothing waits for a batch: see sae_torch
         for rows_SBD in moved_SND.split(self.batch, dim=1):
             codes_SBF, error_SBD = self._step(rows_SBD - self.centre_S1D)
             fired_SF += (codes_SBF > 0).sum(1)
-            error_S += error_SBD.square().sum((1, 2))
-        return fired_SF.cpu().numpy(), (error_S / acts_SND[0].numel()).cpu().numpy()
+            sums.append(error_SBD.square().sum((1, 2)))
+        error_S = torch.stack(sums).cpu().numpy().sum(axis=0, dtype=np.float64)
+        return fired_SF.cpu().numpy(), error_S / acts_SND[0].numel()
 
     def _step(self, rows_SBD):
         W_enc_SDF, b_enc_S1F, W_dec_SFD = self.weights
@@ -123,7 +125,8 @@ class _One:
         rows_ND, pre_NF = self._pre(acts_ND)
         k = self.stack.ks[self.number : self.number + 1]
         codes_NF = top_each(pre_NF.relu()[None], k)[0]
-        return (codes_NF @ self._parts()[2] - rows_ND).square().sum(1).double().cpu().numpy()
+        errors_N = (codes_NF @ self._parts()[2] - rows_ND).square().sum(1)
+        return errors_N.cpu().numpy().astype(np.float64)
 
     def snapshot(self):
         """A copy of the weights as `SparseAutoencoder` names them."""

@@ -1,7 +1,8 @@
 """The dense training step in plain torch: for GPUs, and the reference for the sparse kernel.
 
 Gradients are written out by hand: an SAE is two matrix products, and torch's autograd costs more
-than they do at batch 16. One fused Adam call moves all weights.
+than they do at batch 16. One fused Adam call moves all weights. No float64 tensor is ever made: MPS
+has none. Sums over many batches are added up in numpy, after the last batch.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import torch
 class DenseSteps:
     """Weights and optimiser of one SAE under training.
 
-    The twin of `saeutils.sae_kernels.SparseSteps`: same start, same batches, same numbers up to
+    The twin of `saeutils.sae_sparse.SparseSteps`: same start, same batches, same numbers up to
     rounding. With ``x`` the centred rows of a batch, ``e = x_hat - x`` and ``g = 2 e / (B D)``:
 
     - decoder: ``codes.T @ g``; codes: ``(g @ W_dec.T)`` where a code is above zero
@@ -31,7 +32,8 @@ class DenseSteps:
         arrays = [np.ascontiguousarray(start[name]) for name in ("W_enc_DF", "b_enc_F", "W_dec_FD")]
         self.weights = [torch.tensor(array, device=device) for array in arrays]
         self.centre_D = torch.tensor(start["b_dec_D"], device=device)
-        self.adam = torch.optim.Adam(self.weights, lr=1e-3, fused=device != "mps")
+        self.adam = torch.optim.Adam(self.weights, lr=1e-3,
+                                     fused=torch.device(device).type != "mps")
         self._kept: list[tuple[np.ndarray, torch.Tensor]] = []
 
     @torch.no_grad()
@@ -45,11 +47,12 @@ class DenseSteps:
         k_dead = min(self.k_dead, int(dead_F.sum()))
         self.adam.param_groups[0]["lr"] = rate
         fired_F = torch.zeros(len(dead_F), dtype=torch.int64, device=self.device)
-        total = torch.zeros((), dtype=torch.float64, device=self.device)
+        sums = []  # of the batches, left on the device until the end: nothing waits for them
         for rows_BD in moved_ND.split(self.batch):
             codes_BF, error_BD = self._step(rows_BD - self.centre_D, dead_F, k_dead)
             fired_F += (codes_BF > 0).sum(0)
-            total += (error_BD * error_BD).sum()
+            sums.append((error_BD * error_BD).sum())
+        total = torch.stack(sums).cpu().numpy().sum(dtype=np.float64)
         return fired_F.cpu().numpy(), float(total) / acts_ND.numel()
 
     def _step(self, rows_BD, dead_F, k_dead):
@@ -97,7 +100,8 @@ class DenseSteps:
         rows_ND = self._on_device(acts_ND) - self.centre_D
         W_enc_DF, b_enc_F, W_dec_FD = self.weights
         codes_NF = _top(torch.addmm(b_enc_F, rows_ND, W_enc_DF).relu_(), self.k)
-        return (codes_NF @ W_dec_FD - rows_ND).square().sum(1).double().cpu().numpy()
+        errors_N = (codes_NF @ W_dec_FD - rows_ND).square().sum(1)
+        return errors_N.cpu().numpy().astype(np.float64)
 
     def snapshot(self):
         """A copy of the weights as `SparseAutoencoder` names them."""

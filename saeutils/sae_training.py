@@ -150,8 +150,19 @@ class Task:
     recipe: Recipe
 
 
+def check_recipe(recipe: Recipe) -> Recipe:
+    """The recipe itself, or ValueError for a word that it may not hold."""
+    for name, allowed in (("start", ("linear", "shaped")), ("pick", ("validation", "last_batch")),
+                          ("centre", ("none", "mean", "geometric_median"))):
+        if getattr(recipe, name) not in allowed:
+            raise ValueError(f"unknown {name} {getattr(recipe, name)!r} of the recipe "
+                             f"{recipe.name!r}: {', '.join(allowed)}")
+    return recipe
+
+
 def prepare(train_ND, validation_ND, latents: int, k: int, seed: int, recipe: Recipe) -> Task:
     """Check, centre, scale and turn the rows, and draw the start; raises as `train_sae`."""
+    check_recipe(recipe)
     check_k(k, latents)
     train_ND = check_training_rows(train_ND, recipe.batch)
     validation_ND = check_rows(validation_ND, train_ND.shape[1])
@@ -217,7 +228,7 @@ def make_steps(start, k: int, recipe: Recipe, backend: str, device: str):
     settings = {"k": k, "batch": recipe.batch, "unit_norm": recipe.unit_norm,
                 "k_dead": recipe.aux_k, "aux_weight": recipe.aux_weight}
     if backend == "sparse":
-        from saeutils.sae_kernels import SparseSteps
+        from saeutils.sae_sparse import SparseSteps
 
         return SparseSteps(start, **settings)
     if backend == "dense":

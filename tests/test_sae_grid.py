@@ -134,6 +134,80 @@ def test_bad_grids_are_refused_before_training(tmp_path, monkeypatch):
         train(cells[:1], rows, tmp_path, on_other="ask")
 
 
+@pytest.mark.parametrize("k", [0, -1, LATENTS + 1, 2.5, None])
+def test_impossible_k_of_a_hand_made_cell_is_refused_before_its_turn(tmp_path, monkeypatch, k):
+    """Found late: the cell with too large a k was refused after the others had trained."""
+    monkeypatch.setattr(sae_grid, "train_sae", lambda *_: pytest.fail("training began"))
+    cells, rows = grid()
+    cells[7] = replace(cells[7], k=k)
+    with pytest.raises(ValueError, match=rf"seed_1: k = {k}: TopK keeps 1 to 16"):
+        train(cells, rows, tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def no_rows(splits, split):
+    splits[split] = splits[split][:0]
+
+
+def not_finite(splits, split, value=np.nan):
+    splits[split][3, 1] = value
+
+
+def constant(splits, split):
+    splits[split][:, 2] = 7
+
+
+def few(splits, split):
+    splits[split] = splits[split][:15]
+
+
+@pytest.mark.parametrize(("spoil", "split", "message"), [
+    (not_finite, "train", "1 rows hold NaN or infinite.*row 3"),
+    (not_finite, "validation", "1 rows hold NaN or infinite.*row 3"),
+    (not_finite, "test", "1 rows hold NaN or infinite.*row 3"),
+    (lambda *where: not_finite(*where, np.inf), "test", "1 rows hold NaN or infinite"),
+    (constant, "train", "1 columns never vary.*2"),
+    (few, "train", "15 training rows are fewer than the batch of 16"),
+    (no_rows, "validation", r"layer 3 \(corrected\) has no validation rows"),
+    (no_rows, "test", r"layer 3 \(corrected\) has no test rows"),
+])
+@pytest.mark.parametrize("device", ["cpu", "cpu:0"])
+def test_spoilt_rows_of_the_last_cells_are_refused_before_the_first_trains(
+    tmp_path, monkeypatch, spoil, split, message, device
+):
+    monkeypatch.setattr(sae_grid, "train_sae", lambda *_: pytest.fail("training began"))
+    monkeypatch.setattr("saeutils.sae_stacked.train_stack",
+                        lambda *_: pytest.fail("training began"))
+    cells, rows = grid()
+    spoil(rows["corrected", 3], split)
+    with pytest.raises(ValueError, match=message):
+        train(cells, rows, tmp_path, device=device)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(("change", "message"), [
+    ({"start": "zeros"}, "unknown start 'zeros' of the recipe 'corrected': linear, shaped"),
+    ({"centre": "median"}, "unknown centre 'median'"),
+    ({"pick": "test"}, "unknown pick 'test'"),
+])
+def test_a_recipe_that_cannot_be_followed_is_refused_before_training(
+    tmp_path, monkeypatch, change, message
+):
+    monkeypatch.setattr(sae_grid, "train_sae", lambda *_: pytest.fail("training began"))
+    cells, rows = grid()
+    recipes = RECIPES | {"corrected": replace(RECIPES["corrected"], **change)}
+    with pytest.raises(ValueError, match=message):
+        train(cells, rows, tmp_path, recipes=recipes)
+    with pytest.raises(ValueError, match="no recipe for protocol 'corrected'"):
+        train(cells, rows, tmp_path, recipes={"released": RELEASED})
+    with pytest.raises(ValueError, match="no recipe for protocol 'mine'"):
+        train([replace(cells[0], protocol="mine")], rows, tmp_path,
+              recipes={"mine": RELEASED})
+    with pytest.raises(ValueError, match="stacked training has no auxiliary loss"):
+        train(cells, rows, tmp_path, device="mps",
+              recipes=RECIPES | {"corrected": replace(CORRECTED, aux_k=4)})
+
+
 def test_table_is_tidy_and_agrees_with_the_saved_saes(tmp_path):
     cells, rows = grid()
     train(cells, rows, tmp_path)

@@ -5,12 +5,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from saeutils import sae_metrics
 from saeutils.sae_stacked import top_each, train_stack
 from saeutils.sae_training import CORRECTED, RELEASED, train_sae
 
 LATENTS = 32
+AUXILIARY = replace(CORRECTED, name="auxiliary", wake=False, aux_k=8, aux_weight=1 / 32)
 
 
 def rows(n, seed=0):
@@ -64,6 +67,42 @@ def test_bfloat16_differs_a_little_and_not_more():
     errors = [sae_metrics.fvu(held, sae.forward(held)) for sae in (exact, rough)]
     assert not np.array_equal(exact.W_dec_FD, rough.W_dec_FD)
     assert errors[1] == pytest.approx(errors[0], abs=0.05)
+
+
+class NoFloat64(TorchDispatchMode):
+    """Stands in for MPS, which has no float64: any tensor of it is an error."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        made = func(*args, **(kwargs or {}))
+        for one in tree_leaves((made, args)):
+            if isinstance(one, torch.Tensor) and one.dtype == torch.float64:
+                raise TypeError(f"{func}: Cannot convert a MPS Tensor to float64 dtype")
+        return made
+
+
+def test_the_stand_in_for_mps_refuses_float64():
+    with NoFloat64():
+        torch.zeros(2)
+        for make in (lambda: torch.zeros(2, dtype=torch.float64), lambda: torch.ones(2).double(),
+                     lambda: torch.tensor(np.zeros(2)), lambda: torch.as_tensor(np.ones(2)) + 1):
+            with pytest.raises(TypeError, match="float64"):
+                make()
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("recipe", [RELEASED, CORRECTED, AUXILIARY], ids=lambda one: one.name)
+def test_no_float64_tensor_is_made_in_training(recipe, fused, monkeypatch):
+    """MPS has none; alone and stacked training made them for their sums of errors."""
+    adam = torch.optim.Adam
+    monkeypatch.setattr(torch.optim, "Adam", lambda *a, **k: adam(*a, **(k | {"fused": fused})))
+    train, held, recipe = rows(48), rows(20, 1), replace(recipe, epochs=3)
+    with NoFloat64():
+        sae, history = train_sae(train, held, LATENTS, 3, 0, recipe, backend="dense")
+        if not recipe.aux_k:
+            train_stack([(train, held, 3, 0), (train, held, 5, 1)], LATENTS, recipe)
+    expected = np.mean(np.square(sae.forward(held) - held)) * held.size
+    left = history[sae.info["best_epoch"] - 1]["validation_fvu"] * np.sum((held - held.mean(0))**2)
+    assert left == pytest.approx(expected, rel=1e-3)
 
 
 def test_what_cannot_be_stacked_is_said():

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from saeutils import sae_metrics, sae_training
 from saeutils.sae import linear_start, untrained_twin
-from saeutils.sae_kernels import SparseSteps, select_largest
+from saeutils.sae_kernels import select_largest
+from saeutils.sae_sparse import SparseSteps
 from saeutils.sae_torch import DenseSteps
 from saeutils.sae_training import CORRECTED, RELEASED, Recipe, centre_and_scale, train_sae
 
@@ -83,22 +84,29 @@ def test_resting_latents_do_not_change_the_result():
     assert fvus[0] == pytest.approx(fvus[1], rel=0.03)
 
 
-@settings(max_examples=50, deadline=None)
-@given(k=st.integers(1, 20), seed=st.integers(0, 10_000), ties=st.booleans())
-def test_bisection_selects_what_sorting_selects(k, seed, ties):
+@settings(max_examples=80, deadline=None)
+@given(k=st.integers(1, 60), seed=st.integers(0, 10_000), ties=st.booleans(),
+       scale=st.sampled_from([1e-30, 1e-3, 1, 1e30]), guess=st.sampled_from([0, 1e-9, 0.7, 1e30]))
+def test_counting_selects_what_sorting_selects_whatever_the_guess(k, seed, ties, scale, guess):
     rng = np.random.default_rng(seed)
-    values = rng.standard_normal(50).astype(np.float32)
-    if ties:
-        values = np.round(values * 2) / 2
-    allowed = rng.random(50) < 0.8
-    kept = np.full(60, -1)
-    end = select_largest(values, allowed, k, kept, 3)
+    values = rng.standard_normal(50)
+    values = np.float32(scale) * (np.round(values * 2) / 2 if ties else values).astype(np.float32)
+    kept = np.full(60, -1, np.int32)
+    end, cut = select_largest(values, k, kept, 3, np.float32(guess))
     chosen = kept[3:end]
-    candidates = np.flatnonzero(allowed & (values > 0))
+    candidates = np.flatnonzero(values > 0)
     assert set(chosen) <= set(candidates) and len(chosen) == min(k, len(candidates))
-    assert np.all(np.diff(chosen) > 0)
-    expected = np.sort(values[candidates])[::-1][:k]
-    assert np.array_equal(np.sort(values[chosen])[::-1], expected)
+    assert np.all(np.diff(chosen) > 0) and (kept[:3] == -1).all()
+    # the largest, and of equal ones the first
+    order = candidates[np.argsort(-values[candidates], kind="stable")][:k]
+    assert np.array_equal(np.sort(order), chosen)
+    assert (values[chosen] >= cut).all()
+
+
+def test_selecting_from_infinite_values_ends():
+    values, kept = np.full(9, np.inf, np.float32), np.full(9, -1, np.int32)
+    end, _ = select_largest(values, 4, kept, 0, np.float32(0))
+    assert kept[:end].tolist() == [0, 1, 2, 3]
 
 
 def test_four_causes_in_three_dimensions_are_found():
