@@ -217,16 +217,17 @@ def shaped_start(rows_ND: np.ndarray, latents: int, k: int, seed: int) -> dict[s
         Centred rows (mean zero in every column); 4,096 of them are enough and are taken.
     """
     rng = np.random.default_rng([seed, 0])
+    rows_ND = np.asarray(rows_ND, np.float32)
     rows_ND = rows_ND if len(rows_ND) <= 4096 else rows_ND[rng.permutation(len(rows_ND))[:4096]]
-    rows_ND = rows_ND.astype(np.float64)
-    power_D, axes_DD = np.linalg.eigh(rows_ND.T @ rows_ND / len(rows_ND))
+    exact_ND = rows_ND.astype(np.float64)
+    power_D, axes_DD = np.linalg.eigh(exact_ND.T @ exact_ND / len(exact_ND))
     fourth_root_D = np.maximum(power_D, 1e-6 * power_D[-1]) ** 0.25
     dict_FD = (rng.standard_normal((latents, rows_ND.shape[1])) * fourth_root_D) @ axes_DD.T
-    dict_FD /= np.linalg.norm(dict_FD, axis=1, keepdims=True)
+    dict_FD = (dict_FD / np.linalg.norm(dict_FD, axis=1, keepdims=True)).astype(np.float32)
     codes_NF = keep_largest(np.maximum(rows_ND @ dict_FD.T, 0), k)
     gain = _gain(codes_NF @ dict_FD, rows_ND)
     return {"W_enc_DF": np.ascontiguousarray(gain * dict_FD.T, dtype=np.float32),
-            "b_enc_F": np.zeros(latents, np.float32), "W_dec_FD": dict_FD.astype(np.float32),
+            "b_enc_F": np.zeros(latents, np.float32), "W_dec_FD": dict_FD,
             "b_dec_D": np.zeros(rows_ND.shape[1], np.float32)}
 
 

@@ -347,7 +347,8 @@ def smallest_margins(acts_ND, k, enc_FD, bias_F, centre_D):
     """By how much each latent misses being kept, at best, over all rows; <= 0 if it is kept, [F].
 
     For each row, the value that the k-th largest code has (0 if fewer are positive) minus the
-    pre-activation of the latent; the minimum over rows.
+    pre-activation of the latent; the minimum over rows. Once every latent has been kept, no row
+    can wake another, and the rest of the rows is left out.
     """
     n_rows, width = acts_ND.shape
     latents = enc_FD.shape[0]
@@ -372,4 +373,6 @@ def smallest_margins(acts_ND, k, enc_FD, bias_F, centre_D):
                     lowest = min(lowest, pre_BF[b, kept[e]])
             for f in range(latents):
                 margins_F[f] = min(margins_F[f], lowest - pre_BF[b, f])
+        if margins_F.max() <= 0:
+            break
     return margins_F

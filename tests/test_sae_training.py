@@ -187,6 +187,20 @@ def test_a_lifted_latent_is_kept_on_the_row_where_it_missed_least(make):
     assert steps.margins(acts)[0] <= 0
 
 
+@pytest.mark.parametrize("k", [LATENTS // 2, 2])
+def test_margins_of_rows_in_chunks_say_who_was_never_kept(k):
+    """Rows after the one that keeps the last latent are left out; who is silent stays the same."""
+    start = linear_start(WIDTH, LATENTS, 0)
+    steps = SparseSteps(start, k, 16, False)
+    for acts in (rows(500), rows(500)[:40]):
+        pre = acts @ start["W_enc_DF"] + start["b_enc_F"]
+        lowest = np.maximum(np.sort(pre, axis=1)[:, -k], 0)
+        exact = (lowest[:, None] - pre).min(axis=0)
+        margins = steps.margins(acts)
+        assert np.array_equal(margins > 1e-4, exact > 1e-4)
+        assert np.allclose(margins[exact > 0], exact[exact > 0], atol=1e-3)
+
+
 class Scripted:
     """Stands in for the steps: the errors of each epoch's validation are given."""
 
