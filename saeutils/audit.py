@@ -1,9 +1,10 @@
 """The audit as one table: how far each of the 32 switches moves a number, and what follows.
 
-`audit_row` is the one form in which every stage records an effect, `complete_audit` makes sure
-that all 32 entries are there, and `forest_rows` condenses them to one line per entry. What the
-switches compute stands elsewhere: maps in `saeutils.audit_maps`, the smallest cases in
-`saeutils.audit_cases`, probes and training in the notebooks of their stages.
+`audit_row` is the one form of an effect, `from_cells` makes it of what a stage has measured,
+`complete_audit` makes sure that all 32 entries are there, and `forest_rows` condenses them to one
+line per entry. What the switches compute stands elsewhere: data in `saeutils.audit_data`, encoders
+in `saeutils.audit_encoder`, maps in `saeutils.audit_maps`, probes and training in the notebooks of
+their stages.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from saeutils.protocol import ENTRIES, PRIMARY_SPARSITY, find_entry
+from saeutils.protocol import ENTRIES, PRIMARY_SPARSITY, R2_FLOOR, find_entry
 from saeutils.statistics import t_interval
 
 SMALLEST, HERE = "smallest case", "demo"
@@ -101,14 +102,48 @@ def audit_row(
 SHOWN = VERDICTS[2]
 
 
-# Where the list of entries expected something else than was measured: quantity, and what it said.
+def from_cells(cells: pd.DataFrame, layer: int | None = None) -> list[dict]:
+    """Rows of the audit from the cells of stage 01 or 02.
+
+    Parameters
+    ----------
+    cells
+        Columns entry, end, quantity, released, corrected, case, note; where there are columns
+        unit (a singer) and layer, one row per unit and layer.
+    layer
+        The layer to take.
+
+    Returns
+    -------
+    list of dict
+        One `audit_row` per entry, end and quantity, over singers (the mean of each counts once)
+        or, without units, exact.
+    """
+    if "layer" in cells and layer is not None:
+        cells = cells[cells["layer"] == layer]
+    rows = []
+    for (entry, end, quantity, case), part in cells.groupby(
+            ["entry", "end", "quantity", "case"], sort=False):
+        by_unit = "unit" in part
+        pairs = part.groupby("unit")[["released", "corrected"]].mean() if by_unit else part
+        rows.append(audit_row(entry, quantity, end, pairs["released"], pairs["corrected"],
+                              HOLDS.get(quantity), over="singers" if by_unit else "exact",
+                              case=case, note=part["note"].fillna("").iloc[0]))
+    return rows
+
+
+BEFOREHAND = "Expected beforehand"  # notes that begin so are told to the reader
+# What was expected of an entry before it was measured: the quantity, and the words.
 EXPECTED = {
-    "A19": ("unexplained variance", "The audit list suspected an effect on the error; turned alone "
-            "from the released end, the unexplained variance of unseen singers goes from"),
-    "A21": ("pitch attributes", "The audit list expected the correction to shrink the lead of the "
-            "pitch group; four tilt attributes leave its expected share as well, and the excess "
-            "goes from"),
+    "A19": ("unexplained variance", f"{BEFOREHAND}: the correction lowers the error. Measured: "
+            "turned alone from the released end, the unexplained variance of unseen singers goes "
+            "from"),
+    "A21": ("pitch attributes", f"{BEFOREHAND}: the correction shrinks the lead of the pitch "
+            "group. Measured: four tilt attributes leave its expected share as well, and the "
+            "excess goes from"),
 }
+# Conclusions drawn from quantities that other stages measure.
+HOLDS = {"R² of a clip's length, read off its state": lambda r2: r2 >= R2_FLOOR}
 
 
 def against_expectation(rows: list[dict]) -> dict[str, str]:
@@ -126,6 +161,12 @@ def against_expectation(rows: list[dict]) -> dict[str, str]:
             if row["entry"] == entry and row["end"] == "released" and quantity in row["quantity"]:
                 notes[entry] = f"{text} {row['released']:.3g} to {row['corrected']:.3g}."
     return notes
+
+
+def expectations(audit: pd.DataFrame) -> str:
+    """The notes on what was expected beforehand as a Markdown list; empty where there are none."""
+    notes = audit[audit["note"].fillna("").str.contains(BEFOREHAND)].drop_duplicates("entry")
+    return "\n".join(f"- **{row.entry}** ({row.title}). {row.note}" for row in notes.itertuples())
 
 
 def above_zero(value: float) -> bool:

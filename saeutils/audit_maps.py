@@ -6,7 +6,7 @@ on maps; `turn_each` turns them one at a time. Shape letters: N clips, F codes, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -63,6 +63,8 @@ QUANTITIES = {
     "A22": ("completeness", "noise_gap", "completeness_gap"), "A23": ("entropy_slope",),
     "A24": ("completeness_gap",), "A31": ("clusters", "completeness_gap"),
 }
+# A29, where there are attributes of what the encoder heard.
+SCOPE = {"A29": ("r2", "completeness", "completeness_gap")}
 ALPHAS = (0.03, 0.1, 0.3)
 
 
@@ -84,6 +86,9 @@ class Material:
         Common normaliser of completeness.
     alpha, n_top
         Released penalty and number of attributes averaged.
+    heard
+        Attributes at the rate that the encoder hears, shape [N, A], or None (A29 then moves
+        nothing); rows that no map uses may be NaN.
     """
 
     attributes: np.ndarray
@@ -99,14 +104,24 @@ class Material:
     width: int
     alpha: float = 0.1
     n_top: int = 10
+    heard: np.ndarray | None = None
+
+    def with_heard(self, heard: np.ndarray) -> Material:
+        """The same material with the attributes of what the encoder heard."""
+        return replace(self, heard=heard)
+
+    def described(self, protocol: Protocol) -> np.ndarray:
+        """The attributes of one protocol, shape [N, A] (A29)."""
+        return self.heard if protocol.corrects("A29") and self.heard is not None \
+            else self.attributes
 
 
 def fit_map(codes_NF: np.ndarray, protocol: Protocol, material: Material):
-    """Weights [A, F] and R2 [A] of one representation, under A01, A17 and A22."""
+    """Weights [A, F] and R2 [A] of one representation, under A01, A17, A22 and A29."""
     held_out = protocol.corrects("A01")
     rows = material.train if held_out else material.test
     scored = material.unseen if held_out else material.test
-    used, y = np.ones(codes_NF.shape[1], dtype=bool), material.attributes
+    used, y = np.ones(codes_NF.shape[1], dtype=bool), material.described(protocol)
     if protocol.corrects("A22"):
         used = live_codes(codes_NF[rows], material.singers[rows])
         y = rank_normalise(y, material.train)
@@ -149,7 +164,7 @@ def map_numbers(
               for name, (weights, _) in maps.items()}
     mean = {name: _mean(scores[name][chosen[name]]) for name in maps}
     reference = "random" if protocol.corrects("A24") else "raw"
-    axis = histogram_entropy(material.attributes[material.test])
+    axis = histogram_entropy(material.described(protocol)[material.test])
     slope = _rank_correlation(scores["sae"], axis)
     if protocol.corrects("A23"):
         slope -= _rank_correlation(scores["noise"], axis)
@@ -207,14 +222,15 @@ def turn_each(
         for name in quantities:
             here, there = ([v[side][name] for v in values] for side in ("", entry))
             released, corrected = (here, there) if base.name == "released" else (there, here)
-            meaning = MEANING[name]
+            meaning, unfit = MEANING[name], not np.isfinite([*released, *corrected]).any()
             rows.append(audit_row(entry, meaning.text, base.name, released, corrected,
-                                  meaning.holds, case=case))
+                                  meaning.holds, case=case,
+                                  note="Undefined: no code has a weight." if unfit else ""))
     return rows
 
 
 def _fitted(name, codes, protocol, material, cache):
-    key = (name, *(protocol.corrects(entry) for entry in ("A01", "A17", "A22")))
+    key = (name, *(protocol.corrects(entry) for entry in ("A01", "A17", "A22", "A29")))
     if key not in cache:
         cache[key] = fit_map(codes, protocol, material)
     return cache[key]

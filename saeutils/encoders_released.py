@@ -7,19 +7,25 @@ is read into a model of another (A08). Each is one function here; all else goes 
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from saeutils import encoders_hub, encoders_models
+from saeutils import encoders, encoders_hub, encoders_models
 from saeutils.encoders import Encoder, from_loaded, pooled
 
 if TYPE_CHECKING:
     import torch
+
+SMALL = {"hidden_size": 48, "num_hidden_layers": 4, "num_attention_heads": 4,
+         "intermediate_size": 96, "conv_dim": (32,) * 7, "num_conv_pos_embeddings": 16,
+         "num_conv_pos_embedding_groups": 4}
 
 
 def train_mode_pooled(
@@ -156,3 +162,28 @@ def gated_bias_dropped(model_folder: str | Path) -> tuple[Encoder, list[str]]:
     loaded = encoders_models.load(found, as_released=True)
     encoder = replace(from_loaded(found, loaded), name=f"{found.name}_as_released")
     return encoder, list(loaded.left_over)
+
+
+def wavlm_twice(seed: int) -> tuple[Encoder, Encoder, list[str]]:
+    """A small random WavLM in its own class and in that of wav2vec 2.0, and the weights lost (A07).
+
+    The smallest case of `gated_bias_dropped`: 16 kHz, four blocks of width 48.
+    """
+    import torch
+    from transformers import WavLMConfig, WavLMModel
+    from transformers.utils import logging
+
+    with TemporaryDirectory() as place, torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = WavLMModel(WavLMConfig(**SMALL))
+        with torch.no_grad():  # fresh weights hardly attend: give the bias something to act on
+            for name, value in model.named_parameters():
+                if "attention" in name and name.endswith("weight"):
+                    value.normal_(0, 2 if "rel_attn_embed" in name else 0.3)
+        folder = Path(place) / "small_wavlm"
+        logging.disable_progress_bar()
+        model.save_pretrained(folder)
+        logging.enable_progress_bar()
+        settings = {"sampling_rate": 16_000, "do_normalize": True}
+        (folder / "preprocessor_config.json").write_text(json.dumps(settings), encoding="utf-8")
+        return encoders.load_encoder(folder), *gated_bias_dropped(folder)

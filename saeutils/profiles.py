@@ -147,6 +147,10 @@ class Extraction(Section):
     released_window_seconds: float = Field(5.0, gt=0, description="crop and padding of the paper")
     piece_seconds: float = Field(
         60.0, ge=0, description="longer clips are cut (masked rule); 0: the encoder's own window")
+    audit_clips: Annotated[int, Field(ge=2)] = Field(
+        12, description="clips on which the audit's encoder entries are turned")
+    audit_all: bool = Field(
+        False, description="also states of all clips under A06 to A08, for the probes' audit")
     device: Literal["cpu", "cuda", "mps", "auto"] = "cpu"
     precision: Literal["float32", "bfloat16"] = "float32"
     model_dir: str = Field("", description="folder of downloaded encoders; empty: model hub")

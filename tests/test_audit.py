@@ -9,7 +9,9 @@ from saeutils.audit import (
     audit_row,
     audit_sentence,
     complete_audit,
+    expectations,
     forest_rows,
+    from_cells,
     seed_values,
     singer_values,
 )
@@ -110,3 +112,34 @@ def test_notes_say_what_the_list_expected_and_what_was_measured():
     assert set(notes) == {"A21"} and notes["A21"].endswith("from 2 to 3.")
     assert complete_audit(rows, notes)["note"].str.contains("from 2 to 3").sum() == 2
     assert against_expectation([]) == {}
+
+
+def cells(*rows):
+    columns = ["entry", "end", "quantity", "unit", "layer", "released", "corrected", "case", "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def test_cells_of_other_stages_are_compared_over_singers_by_hand():
+    table = cells(("A06", "released", "shift", "f1", 3, 0.4, 0.0, "demo", "n"),
+                  ("A06", "released", "shift", "f1", 3, 0.6, 0.0, "demo", "n"),
+                  ("A06", "released", "shift", "m1", 3, 0.52, 0.0, "demo", "n"),
+                  ("A06", "released", "shift", "m1", 4, 9.0, 0.0, "demo", "n"))
+    row, = from_cells(table, layer=3)
+    assert (row["n"], row["over"], row["note"]) == (2, "singers", "n")
+    assert row["released"] == pytest.approx(0.51) and row["verdict"] == "moves a number"
+    exact, = from_cells(table.iloc[:1].drop(columns=["unit", "layer"]))
+    assert exact["over"] == "exact" and exact["difference"] == pytest.approx(-0.4)
+
+
+def test_a_length_that_can_be_read_is_a_conclusion():
+    what = "R² of a clip's length, read off its state"
+    table = cells(*(("A10", "both", what, s, 0, 0.8 + 0.01 * i, 0.1, "demo", "")
+                    for i, s in enumerate("abc")))
+    assert from_cells(table)[0]["verdict"] == "changes a conclusion"
+
+
+def test_what_was_expected_otherwise_is_told():
+    rows = [audit_row("A21", "pitch attributes", "released", [2.0] * 3, [3.0] * 3)]
+    told = expectations(complete_audit(rows, against_expectation(rows)))
+    assert told.startswith("- **A21** (tilt counted as pitch). Expected beforehand")
+    assert expectations(complete_audit([])) == ""

@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from saeutils.audit_maps import MEANING, QUANTITIES, Material, fit_map, map_numbers, turn_each
+from saeutils.audit_maps import (
+    MEANING,
+    QUANTITIES,
+    SCOPE,
+    Material,
+    fit_map,
+    map_numbers,
+    turn_each,
+)
 from saeutils.disentanglement import held_out_map, released_map
 from saeutils.map_cells import released_map_cell
 from saeutils.protocol import CORRECTED, RELEASED, parse_protocol
@@ -136,3 +144,17 @@ def test_unknown_entries_are_refused(material):
     known, codes = material
     with pytest.raises(ValueError, match="unknown audit entry 'A99'"):
         turn_each(RELEASED, [codes], known, {"A99": ("r2",)})
+
+
+def test_attributes_of_what_the_encoder_heard_move_the_released_map(material):
+    """A29: on the released test rows alone; without them the switch moves nothing."""
+    known, codes = material
+    assert map_numbers(RELEASED.flip("A29"), **codes, material=known) == map_numbers(
+        RELEASED, **codes, material=known)
+    heard = np.full_like(known.attributes, np.nan)
+    heard[known.test] = np.random.default_rng(5).normal(size=(len(known.test), 14))
+    rows = turn_each(RELEASED, [codes, codes], known.with_heard(heard), QUANTITIES | SCOPE)
+    r2 = next(row for row in rows if row["entry"] == "A29" and row["quantity"].startswith("R²"))
+    assert r2["released"] > r2["corrected"] + 0.05  # noise in the place of what states hold
+    untouched = turn_each(RELEASED, [codes, codes], known, QUANTITIES)
+    assert [r for r in rows if r["entry"] != "A29"] == untouched

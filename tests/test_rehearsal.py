@@ -14,7 +14,7 @@ from saeutils.store import workers
 SIZES = {"sae.latents", "sae.epochs", "sae.corrected_epochs", "sae.sparsities", "sae.n_seeds",
          "probing.epochs", "probing.concept_sparsities", "maps.null_draws",
          "maps.curve_sparsities", "atlas.n_latents", "atlas.n_cut", "atlas.n_top",
-         "atlas.frame_clips", "atlas.frame_epochs"}
+         "atlas.frame_clips", "atlas.frame_epochs", "extraction.audit_clips"}
 PLACES = {"data.vocalset_dir", "extraction.hub_cache"}
 WORDS = {"name", "description", "data.note"}
 
