@@ -9,6 +9,9 @@ their stages.
 
 from __future__ import annotations
 
+from itertools import combinations
+from math import comb
+
 import numpy as np
 import pandas as pd
 
@@ -18,7 +21,7 @@ from saeutils.statistics import t_interval
 SMALLEST, HERE = "smallest case", "demo"
 # From the strongest down.
 VERDICTS = ("changes a conclusion", "moves a number", "shown on the smallest case",
-            "undecided", "no effect here", "not measured")
+            "undecided", "within the margin", "no effect here", "not measured")
 DUST = 1e-9  # differences below it, in units of the values, are rounding
 COLUMNS = ("entry", "title", "stage", "quantity", "end", "released", "corrected", "difference",
            "ci_low", "ci_high", "n", "over", "case", "verdict", "note")
@@ -26,7 +29,7 @@ COLUMNS = ("entry", "title", "stage", "quantity", "end", "released", "corrected"
 
 def audit_row(
     entry: str, quantity: str, end: str, released, corrected, holds=None, *, over: str = "seeds",
-    case: str = HERE, note: str = "",
+    case: str = HERE, note: str = "", margin: float | None = None,
 ) -> dict:
     """One measured effect.
 
@@ -52,6 +55,8 @@ def audit_row(
         ``needs VocalSet`` (not measured here).
     note
         What the entry's description leaves out or gets wrong.
+    margin
+        Largest difference that counts as none, fixed beforehand; None where there is no such.
 
     Returns
     -------
@@ -59,7 +64,8 @@ def audit_row(
         Keys `COLUMNS`. ``difference`` is corrected minus released with a 95 % t interval. Verdict:
         one of `VERDICTS`. "no effect here" is said only where the switch moves nothing at all, in
         no seed, singer or clip. A difference whose interval holds 0, or that has no interval (a
-        single seed), is "undecided": that no effect was seen is not evidence of none.
+        single seed), is "undecided": that no effect was seen is not evidence of none. An interval
+        that lies within ``margin`` on both sides is: "within the margin".
 
     Raises
     ------
@@ -92,6 +98,8 @@ def audit_row(
     row["verdict"] = (
         "not measured" if not np.isfinite(interval.mean)
         else "no effect here" if still
+        else "within the margin" if known and not sure and margin is not None
+        and max(-interval.low, interval.high) < margin
         else "undecided" if not known or not sure
         else SHOWN if case == SMALLEST
         else VERDICTS[0] if changes else VERDICTS[1]
@@ -172,6 +180,60 @@ def expectations(audit: pd.DataFrame) -> str:
 def above_zero(value: float) -> bool:
     """The published reading of a gap: one side is better than what it is compared with."""
     return bool(value > 0)
+
+
+def peek(scores_LS: np.ndarray, few: int, draws: int = 20_000) -> tuple[float, float]:
+    """What choosing the best layer on `few` singers reports (A15), and what it is worth.
+
+    Parameters
+    ----------
+    scores_LS
+        Score of each layer for each singer.
+    few
+        Singers that choose; all choices of them are taken, or `draws` at random if there are more.
+
+    Returns
+    -------
+    told, true
+        Mean over the choices: score of the chosen layer on the singers that chose it, and on all
+        others.
+
+    Raises
+    ------
+    ValueError
+        Nobody chooses, or nobody is left.
+
+    Examples
+    --------
+    >>> told, true = peek(np.array([[1.0, 0.0], [0.0, 1.0]]), 1)
+    >>> told, true
+    (1.0, 0.0)
+    """
+    n = scores_LS.shape[1]
+    if not 0 < few < n:
+        raise ValueError(f"{few} of {n} singers choose: at least one, and at least one is left")
+    if comb(n, few) <= draws:
+        chosen = np.array(list(combinations(range(n), few)))
+    else:
+        rng = np.random.default_rng(0)
+        chosen = np.stack([rng.permutation(n)[:few] for _ in range(draws)])
+    mask = np.zeros((len(chosen), n))
+    np.put_along_axis(mask, chosen, 1.0, axis=1)
+    told = mask @ scores_LS.T / few
+    fresh = (1 - mask) @ scores_LS.T / (n - few)
+    best = told.argmax(axis=1)
+    return float(told.max(axis=1).mean()), float(fresh[np.arange(len(best)), best].mean())
+
+
+def peek_by_singer(scores_LS: np.ndarray, few: int) -> tuple[np.ndarray, np.ndarray]:
+    """Both numbers of `peek` as one value per singer, shapes [S]: jackknife pseudo-values.
+
+    Their means are those of `peek`, and a t interval over them speaks of other singers.
+    """
+    n = scores_LS.shape[1]
+    without = np.array([peek(np.delete(scores_LS, i, axis=1), few) for i in range(n)])
+    told, true = (np.array(peek(scores_LS, few)) + (n - 1) * (without.mean(axis=0) - without)).T
+    return told, true
 
 
 def complete_audit(rows: list[dict], notes: dict[str, str] | None = None) -> pd.DataFrame:

@@ -1,3 +1,5 @@
+from itertools import combinations
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,8 @@ from saeutils.audit import (
     expectations,
     forest_rows,
     from_cells,
+    peek,
+    peek_by_singer,
     seed_values,
     singer_values,
 )
@@ -52,6 +56,14 @@ def test_verdicts_by_hand():
     small = audit_row("A07", "state", "both", [1, 2, 1.5], 0, above_zero, case="smallest case")
     assert small["verdict"] == "shown on the smallest case"
     assert small["difference"] == -1.5 and small["n"] == 3
+    near = audit_row("A26", "accuracy", "both", [0.6, 0.61, 0.6], [0.61, 0.6, 0.6], margin=0.03)
+    assert near["verdict"] == "within the margin"
+    far = audit_row("A26", "accuracy", "both", [0.6, 0.7], [0.7, 0.6], margin=0.03)
+    assert far["verdict"] == "undecided"
+    sure = audit_row("A26", "accuracy", "both", [0.6, 0.61, 0.6], [0.61, 0.62, 0.61], margin=0.03)
+    assert sure["verdict"] == "moves a number"  # small and certain is still an effect
+    lone = audit_row("A26", "accuracy", "both", 0.6, 0.61, margin=0.03)
+    assert lone["verdict"] == "undecided"
 
 
 def test_rows_refuse_unknown_entries_and_values_that_do_not_pair():
@@ -143,3 +155,24 @@ def test_what_was_expected_otherwise_is_told():
     told = expectations(complete_audit(rows, against_expectation(rows)))
     assert told.startswith("- **A21** (tilt counted as pitch). Expected beforehand")
     assert expectations(complete_audit([])) == ""
+
+
+def test_choosing_on_the_reported_singers_flatters_by_hand():
+    """A15: three layers, four singers, every pair of singers chooses once."""
+    rng = np.random.default_rng(1)
+    scores = rng.random((3, 4))
+    told, true = [], []
+    for pair in combinations(range(4), 2):
+        rest = [i for i in range(4) if i not in pair]
+        best = scores[:, list(pair)].mean(axis=1).argmax()
+        told.append(scores[best, list(pair)].mean())
+        true.append(scores[best, rest].mean())
+    assert peek(scores, 2) == pytest.approx((np.mean(told), np.mean(true)))
+    assert np.allclose([v.mean() for v in peek_by_singer(scores, 2)], peek(scores, 2))
+    one_layer = peek_by_singer(scores[:1], 2)  # nothing to choose, nothing to flatter
+    assert np.allclose(one_layer[0], one_layer[1]) and np.allclose(one_layer[0], scores[0])
+    drawn = peek(rng.random((3, 40)), 5, draws=3000)
+    assert drawn[0] > drawn[1]
+    for few in (0, 4):
+        with pytest.raises(ValueError, match="of 4 singers choose"):
+            peek(scores, few)

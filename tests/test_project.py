@@ -30,7 +30,7 @@ FLOORS = [
      "encoder_costs", "encoders_released", "own_activations", "audit_encoder",
      "activations", "parts", "pretraining", "pretraining_data", "sae",
      "sae_metrics", "sae_kernels", "sae_sparse", "sae_torch", "sae_training", "sae_grid",
-     "sae_variants", "sae_stream", "sae_stacked"},
+     "sae_variants", "sae_stream", "sae_stacked", "audit_training"},
     {"statistics", "scores", "lasso", "lasso_kernels", "probe_kernels", "probing", "probe_cells",
      "representations",
      "completeness", "disentanglement", "penalties", "map_cells", "stability", "realism",
