@@ -29,6 +29,7 @@ AST_GFLOP = 260.0
 WEIGHTS_MB = {"ast": 346, "mert": 378, "demo": 12, "untrained": 12}
 WIDTH = {"demo": 192, "untrained": 192}  # else 768
 STATES = {"demo": 7, "untrained": 7}  # else 13
+AUDIT_PASSES = 7  # of each clip of the audit's sample
 KERNEL_S, KERNEL_GB = 20.0, 0.9  # a notebook's start, and the memory of its imports
 ATTRIBUTES_S = 0.04  # openSMILE, per second of sound at 44.1 kHz
 RENDER_S = 0.05  # one synthetic clip
@@ -180,6 +181,12 @@ def _encoder(
     else:
         heard = clips.n * (clips.seconds + window)
         work = heard * GFLOP_PER_SECOND.get(name, 14.0)
+    if work:  # the audit of stage 02: some seven passes of a sample, and whole sets where asked
+        passes = AUDIT_PASSES * min(profile.extraction.audit_clips, clips.n)
+        if profile.extraction.audit_all and name != "ast":
+            passes += clips.n_train + (clips.n if name in ("wavlm", "mert") else 0)
+        heard += passes * (10.24 if name == "ast" else window)
+        work += passes * (AST_GFLOP if name == "ast" else window * GFLOP_PER_SECOND.get(name, 14.0))
     on_gpu = profile.extraction.device in ("cuda", "auto") and _has_gpu(profile)
     speed = GPU_TFLOPS * 1000 if on_gpu else gflops
     weights = WEIGHTS_MB.get(name, 378) / 1000
