@@ -143,6 +143,9 @@ def from_cells(cells: pd.DataFrame, layer: int | None = None) -> list[dict]:
 BEFOREHAND = "Expected beforehand"  # notes that begin so are told to the reader
 # What was expected of an entry before it was measured: the quantity, and the words.
 EXPECTED = {
+    "A13": ("accuracy on clips held out", f"{BEFOREHAND}: a random fifth looks better than whole "
+            "singers, whom the probe does not know. Measured: from the first to the second the "
+            "accuracy goes from"),
     "A19": ("unexplained variance", f"{BEFOREHAND}: the correction lowers the error. Measured: "
             "turned alone from the released end, the unexplained variance of unseen singers goes "
             "from"),
