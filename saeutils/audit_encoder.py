@@ -26,7 +26,7 @@ CELLS = ("entry", "end", "protocol", "layer", "quantity", "unit", "released", "c
          "note")
 SMALLEST = "smallest case"
 READ_HZ = 16_000  # at which the release reads everything unless told otherwise
-SHORTEST_S = 0.5  # shorter clips have no room for the masks of train mode
+SHORTEST_S, LONGEST_S = 0.5, 60.0  # room for the masks of train mode; a bound on the cost
 SHIFT = "shift of the pooled state, in spreads between clips: "
 
 
@@ -34,7 +34,8 @@ SHIFT = "shift of the pooled state, in spreads between clips: "
 def sampled(clips: pd.DataFrame, n: int, seed: int) -> np.ndarray:
     """Row numbers of up to `n` clips: singers take turns, those never trained on first.
 
-    Clips below half a second are left out: the masks of train mode do not fit in.
+    Clips below half a second are left out, since the masks of train mode do not fit in, and
+    those above a minute.
 
     Examples
     --------
@@ -45,7 +46,7 @@ def sampled(clips: pd.DataFrame, n: int, seed: int) -> np.ndarray:
     """
     table = clips.reset_index(drop=True)
     table = table.iloc[np.random.default_rng(seed).permutation(len(table))]
-    table = table[table["duration_s"] >= SHORTEST_S]
+    table = table[table["duration_s"].between(SHORTEST_S, LONGEST_S)]
     order = pd.DataFrame({"turn": table.groupby("singer").cumcount(),
                           "trained": table["split"] != "test"})
     return order.sort_values(["turn", "trained"], kind="stable").index.to_numpy()[:n]
@@ -225,7 +226,7 @@ def crop(sample: Sample) -> None:
                    note="No clip here is longer than the window: 5 of 7 parts of each clip.")
         return
     window, whole = round(sample.window_s * sample.rate), []
-    longest = round((sample.piece_s or 60) * sample.rate)
+    longest = round((sample.piece_s or LONGEST_S) * sample.rate)
     for wave in sample.waves:
         wave = wave[:longest]
         whole.append(pooled(sample.encoder, [wave], sample.rate, "released",
