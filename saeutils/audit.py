@@ -18,7 +18,7 @@ import pandas as pd
 from saeutils.protocol import ENTRIES, PRIMARY_SPARSITY, R2_FLOOR, find_entry
 from saeutils.statistics import t_interval
 
-SMALLEST, HERE = "smallest case", "demo"
+SMALLEST, HERE = "smallest case", "synthetic singers"
 # From the strongest down.
 VERDICTS = ("changes a conclusion", "moves a number", "shown on the smallest case",
             "undecided", "within the margin", "no effect here", "not measured")
@@ -51,8 +51,8 @@ def audit_row(
         What the interval is over: ``seeds``, ``singers``, ``clips``, or ``exact`` for a number
         that nothing random enters.
     case
-        ``demo`` (the run's own clips), ``smallest case`` (a small example that has the fault) or
-        ``needs VocalSet`` (not measured here).
+        What the run says of its own clips (``synthetic singers``), ``smallest case`` (a small
+        example that has the fault) or ``needs VocalSet`` (not measured here).
     note
         What the entry's description leaves out or gets wrong.
     margin

@@ -70,7 +70,7 @@ class Sample:
     window_s, piece_s
         As in extraction.
     case
-        What the table says of the data: ``demo``, ``VocalSet``.
+        What the table says of the data: ``synthetic singers``, ``VocalSet``.
     """
 
     encoder: Encoder
@@ -80,7 +80,7 @@ class Sample:
     spread: dict[str, np.ndarray]
     window_s: float
     piece_s: float = 0.0
-    case: str = "demo"
+    case: str = "synthetic singers"
     cells: list[dict] = field(default_factory=list)
 
     @property

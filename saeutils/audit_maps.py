@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
-from saeutils.audit import above_zero, audit_row
+from saeutils.audit import HERE, above_zero, audit_row
 from saeutils.completeness import (
     average_disentanglement,
     completeness,
@@ -185,7 +185,7 @@ def map_numbers(
 
 def turn_each(
     base: Protocol, per_seed: list[dict[str, np.ndarray]], material: Material,
-    entries: dict[str, tuple[str, ...]] | None = None, workers: int = 1, case: str = "demo",
+    entries: dict[str, tuple[str, ...]] | None = None, workers: int = 1, case: str = HERE,
 ) -> list[dict]:
     """Turn every map switch alone, starting from ``base``.
 
