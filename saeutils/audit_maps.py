@@ -222,7 +222,8 @@ def turn_each(
         for name in quantities:
             here, there = ([v[side][name] for v in values] for side in ("", entry))
             released, corrected = (here, there) if base.name == "released" else (there, here)
-            meaning, unfit = MEANING[name], not np.isfinite([*released, *corrected]).any()
+            meaning = MEANING[name]
+            unfit = not np.isfinite(np.subtract(corrected, released)).any()
             rows.append(audit_row(entry, meaning.text, base.name, released, corrected,
                                   meaning.holds, case=case,
                                   note="Undefined: no code has a weight." if unfit else ""))
@@ -277,6 +278,6 @@ def _choose_alpha(x, y, singers, sexes) -> float:
 def _rank_correlation(first: np.ndarray, second: np.ndarray) -> float:
     both = np.isfinite(first) & np.isfinite(second)
     pair = pd.DataFrame({"first": first[both], "second": second[both]})
-    if (pair.nunique() < 2).any():
-        return 0.0
+    if (pair.nunique() < 2).any():  # codes without a weight draw no slope
+        return float("nan")
     return float(pair["first"].corr(pair["second"], method="spearman"))

@@ -158,3 +158,13 @@ def test_attributes_of_what_the_encoder_heard_move_the_released_map(material):
     assert r2["released"] > r2["corrected"] + 0.05  # noise in the place of what states hold
     untouched = turn_each(RELEASED, [codes, codes], known, QUANTITIES)
     assert [r for r in rows if r["entry"] != "A29"] == untouched
+
+
+def test_noise_without_a_weight_draws_no_slope_and_no_effect(material):
+    """Bug: from the corrected end A23 was said to have no effect, where noise codes had no map."""
+    known, codes = material
+    silent = codes | {"noise": np.zeros((280, 40))}
+    row, = turn_each(CORRECTED, [silent, silent], known, {"A23": ("entropy_slope",)})
+    assert row["verdict"] == "not measured" and row["note"] == "Undefined: no code has a weight."
+    row, = turn_each(RELEASED, [codes, codes], known, {"A23": ("entropy_slope",)})
+    assert np.isfinite(row["difference"]) and row["note"] == ""
