@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from saeutils.curves import area, cluster_weights, k90, k_curve
-from saeutils.protocol import K_VALUES, R2_FLOOR
+from saeutils.curves import allowed_k, area, cluster_weights, k90, k_curve
+from saeutils.protocol import R2_FLOOR
 from saeutils.statistics import (
     average_seeds,
     max_t_band,
@@ -145,26 +145,42 @@ def k_curve_cell(codes_NF: np.ndarray, cell, names: list[str], **arguments) -> p
     -------
     DataFrame
         Columns split, attribute, singer, codes, metric, value. Metrics with ``codes`` > 0:
-        r2_held_out, r2_within_singer; with 0: ridge, ridge_inner, inner_area (of the linear bases
-        that are chosen between, else NaN); with a singer: area and area_within
-        (that singer's share of the area under the curve, `saeutils.disentanglement.singer_r2`).
+        r2_held_out, r2_within_singer, of all clips and of each singer
+        (`saeutils.disentanglement.singer_r2`); with 0: ridge, ridge_inner, inner_area (of the
+        linear bases that are chosen between, else NaN) and, with a singer, area and area_within
+        (that singer's share of the area under the curve).
+
+    Raises
+    ------
+    ValueError
+        Too few training clips for a curve (`saeutils.curves.allowed_k`).
     """
+    n_train = len(arguments["train"])
+    k_values = allowed_k(n_train)
+    if not k_values:
+        raise ValueError(f"{n_train} training clips are too few for a k-curve: see allowed_k")
     # the best linear basis is chosen within training singers; SAE and twin are not chosen between
-    found = k_curve(codes_NF, k_values=K_VALUES, inner_curve=cell.representation in LINEAR,
+    found = k_curve(codes_NF, k_values=k_values, inner_curve=cell.representation in LINEAR,
                     **arguments)
     parts = []
-    for metric, values in (("r2_held_out", found.r2), ("r2_within_singer", found.r2_within)):
-        for k, row in zip(found.k_values, values, strict=True):
-            parts.append(pd.DataFrame({"attribute": names, "codes": int(k), "metric": metric,
-                                       "value": row, "singer": ""}))
-    for metric in ("ridge", "ridge_inner", "inner_area"):
-        parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": metric,
-                                   "value": getattr(found, metric), "singer": ""}))
-    for metric, scores in (("area", found.by_singer), ("area_within", found.by_singer_within)):
-        for singer, row in zip(found.singers, area(scores, found.k_values), strict=True):
-            parts.append(pd.DataFrame({"attribute": names, "codes": 0, "metric": metric,
-                                       "value": row, "singer": str(singer)}))
+    for metric, pooled, single, whole in (
+            ("r2_held_out", found.r2, found.by_singer, "area"),
+            ("r2_within_singer", found.r2_within, found.by_singer_within, "area_within")):
+        parts += [_rows(metric, k_values, [""], names, pooled[:, None]),
+                  _rows(metric, k_values, found.singers, names, single),
+                  _rows(whole, [0], found.singers, names, area(single, k_values)[None])]
+    parts += [_rows(metric, [0], [""], names, getattr(found, metric)[None, None])
+              for metric in ("ridge", "ridge_inner", "inner_area")]
     return pd.concat(parts, ignore_index=True).assign(split="unseen")
+
+
+def _rows(metric: str, codes, singers, names: list[str], values_KSA: np.ndarray) -> pd.DataFrame:
+    n_codes, n_singers, n_names = values_KSA.shape
+    return pd.DataFrame({
+        "attribute": np.tile(names, n_codes * n_singers),
+        "codes": np.repeat(np.asarray(codes, dtype=int), n_singers * n_names),
+        "metric": metric, "value": values_KSA.ravel(),
+        "singer": np.tile(np.repeat([str(name) for name in singers], n_names), n_codes)})
 
 
 def readable(table: pd.DataFrame, names: list[str], floor: float = R2_FLOOR) -> np.ndarray:
@@ -248,15 +264,12 @@ def reading_contrasts(
     Returns
     -------
     DataFrame
-        As `contrast_table`, with columns contrast (against_linear, learned) and
-        reference (the representation subtracted).
+        As `contrast_table`, with columns contrast (against_linear, learned), reference (the
+        representation subtracted) and k_max (codes that a curve may use at most).
     """
-    scored = table[table["metric"] == metric].groupby("attribute")["value"].count()
-    weights = cluster_weights(clusters, use & (scored.reindex(names).to_numpy() > 0))
-    part = table[table["metric"] == metric].merge(
-        pd.DataFrame({"attribute": names, "weight": weights}), on="attribute")
-    part = part.assign(value=part["value"] * part["weight"])
-    scores = part.groupby([*CELL, "singer"], dropna=False, as_index=False)["value"].sum()
+    part = table[table["metric"] == metric]
+    weights = scored_weights(part, names, clusters, use)
+    scores = weighted_scores(part, names, weights, [*CELL, "singer"])
     linear = best_linear(table, names, weights)
     base = singer_matrix(scores, representation=linear)
     steps = sorted(scores.loc[scores["representation"] == "sae", "sparsity"].unique())
@@ -270,7 +283,24 @@ def reading_contrasts(
         }
         reference = linear if name == "against_linear" else "random"
         tables.append(contrast_table(pairs).assign(contrast=name, reference=reference))
-    return pd.concat(tables, ignore_index=True)
+    return pd.concat(tables, ignore_index=True).assign(k_max=int(table["codes"].max()))
+
+
+def scored_weights(
+    part: pd.DataFrame, names: list[str], clusters: np.ndarray, use: np.ndarray
+) -> np.ndarray:
+    """`saeutils.curves.cluster_weights` of those used attributes that have a score in ``part``."""
+    scored = part.groupby("attribute")["value"].count()
+    return cluster_weights(clusters, use & (scored.reindex(names).to_numpy() > 0))
+
+
+def weighted_scores(
+    part: pd.DataFrame, names: list[str], weights: np.ndarray, by: list[str]
+) -> pd.DataFrame:
+    """Weighted mean over attributes of the column value, one row per combination of ``by``."""
+    weight = part["attribute"].map(dict(zip(names, weights, strict=True)))
+    part = part[weight > 0].assign(value=part["value"] * weight)
+    return part.groupby(by, dropna=False, as_index=False)["value"].sum()
 
 
 def weighted_median(values: np.ndarray, weights: np.ndarray) -> float:

@@ -25,7 +25,7 @@ from saeutils.disentanglement import (
     singer_r2,
 )
 from saeutils.lasso import standardise
-from saeutils.protocol import K90_SHARE, K_VALUES
+from saeutils.protocol import CLIPS_PER_CODE, FEWEST_K, K90_SHARE, K_VALUES
 
 RIDGE_PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # beside a mean squared error
 
@@ -121,6 +121,34 @@ def k_curve(
         np.mean([area(curve, k_values) for curve, _ in inner], axis=0) if inner_curve
         else np.full(y.shape[1], np.nan),
     )
+
+
+def allowed_k(n_train: int, k_values: tuple[int, ...] = K_VALUES) -> tuple[int, ...]:
+    """Numbers of codes that so many training clips can carry: five clips for each code.
+
+    A readout of k codes has k weights, chosen among hundreds. With fewer than five clips a weight
+    it fits what those clips have by chance, in any representation, and the curve compares how
+    badly each of them guesses. Where fewer than three values are left there is no curve.
+
+    Parameters
+    ----------
+    n_train
+        Training clips.
+    k_values
+        Numbers of codes asked for, ascending.
+
+    Returns
+    -------
+    tuple
+        The allowed ones; empty where the clips are too few to decide anything.
+
+    Examples
+    --------
+    >>> allowed_k(372), allowed_k(40), allowed_k(24)
+    ((1, 2, 5, 10, 20, 50), (1, 2, 5), ())
+    """
+    kept = tuple(k for k in k_values if CLIPS_PER_CODE * k <= n_train)
+    return kept if len(kept) >= FEWEST_K else ()
 
 
 def pursuit(x_NF: np.ndarray, y_NA: np.ndarray, k_values: tuple[int, ...]) -> np.ndarray:

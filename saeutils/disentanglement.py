@@ -16,6 +16,7 @@ import numpy as np
 
 from saeutils.lasso import lasso, standardise
 from saeutils.protocol import CLUSTER_CUT, MIN_CLIPS, MIN_SINGERS
+from saeutils.scores import jackknife_half
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,8 @@ class AttributeMap:
         Shape [A]: singer and exercise means removed from target and prediction; NaN in sample.
     r2_low, r2_high
         95 % interval of ``r2`` over singers, shape [A]; NaN in sample or with < 2 singers.
+    r2_without
+        ``r2`` with each unseen singer left out in turn, shape [S, A]; no row in sample.
     used
         Codes that entered the fit, bool, shape [F].
     """
@@ -42,6 +45,7 @@ class AttributeMap:
     r2_low: np.ndarray
     r2_high: np.ndarray
     used: np.ndarray
+    r2_without: np.ndarray
 
 
 def released_map(
@@ -65,7 +69,8 @@ def released_map(
     weights = lasso(x, y, alpha).weights
     nothing = np.full(y.shape[1], np.nan)
     r2 = r2_score(y, x @ weights.T)
-    return AttributeMap(weights, r2, nothing, nothing, nothing, np.ones(x.shape[1], dtype=bool))
+    return AttributeMap(weights, r2, nothing, nothing, nothing, np.ones(x.shape[1], dtype=bool),
+                        np.zeros((0, y.shape[1])))
 
 
 def held_out_map(
@@ -112,7 +117,7 @@ def held_out_map(
     x_test = standardise(codes_NF[np.ix_(test, used)], mean, scale)[0]
     y_test = (y[test] - y_mean) / y_scale
     prediction = x_test @ weights[:, used].T
-    low, high = r2_interval(y_test, prediction, singers[test])
+    low, high, without = r2_interval(y_test, prediction, singers[test])
     return AttributeMap(
         weights,
         r2_score(y_test, prediction, reference=0.0),
@@ -120,6 +125,7 @@ def held_out_map(
         low,
         high,
         used,
+        without,
     )
 
 
@@ -312,26 +318,20 @@ def singer_r2(
 
 def r2_interval(
     targets: np.ndarray, predictions: np.ndarray, singers: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """95 % interval of the held-out R2: jackknife over singers with a t quantile.
 
-    Returns NaN with fewer than two singers. Targets are relative to the training mean.
+    Returns low and high, [A], NaN with fewer than two singers, and the R2 without each singer,
+    [S, A]. Targets are relative to the training mean.
     """
-    from scipy.special import stdtrit
-
     names, index = np.unique(singers, return_inverse=True)
     error = sum_by((targets - predictions) ** 2, index, len(names))
     total = sum_by(targets**2, index, len(names))
-    n = len(names)
-    if n < 2:
-        return np.full(targets.shape[1], np.nan), np.full(targets.shape[1], np.nan)
     with np.errstate(invalid="ignore", divide="ignore"):
         r2 = 1 - error.sum(axis=0) / total.sum(axis=0)
         without = 1 - (error.sum(axis=0) - error) / (total.sum(axis=0) - total)
-    half = stdtrit(n - 1, 0.975) * np.sqrt(
-        (n - 1) / n * ((without - without.mean(axis=0)) ** 2).sum(axis=0)
-    )
-    return r2 - half, r2 + half
+    half = jackknife_half(without)
+    return r2 - half, r2 + half, without
 
 
 def attribute_clusters(values_NA: np.ndarray, cut: float = CLUSTER_CUT) -> np.ndarray:

@@ -26,6 +26,7 @@ from saeutils.disentanglement import (
 )
 from saeutils.protocol import R2_FLOOR
 from saeutils.representations import ID_COLUMNS
+from saeutils.scores import jackknife_half
 from saeutils.stability import stability
 
 COLUMNS = ("split", "attribute", "metric", "value", "ci_low", "ci_high", "n")
@@ -54,13 +55,19 @@ def held_out_map_cell(
     codes_NF: np.ndarray, cell, attributes_NA: np.ndarray, names: list[str],
     train: np.ndarray, test: np.ndarray, singers: np.ndarray, exercises: np.ndarray, alpha: float,
     common_codes: int, scores_NA: np.ndarray | None = None,
+    common: dict[int, list[str]] | None = None,
 ) -> pd.DataFrame:
     """The corrected map: fitted on training singers, scored on unseen ones.
+
+    Parameters
+    ----------
+    common
+        Attributes of each layer whose mean R2 gets an interval over singers (jackknife).
 
     Columns as `released_map_cell`. Metrics per attribute: r2_held_out (interval over singers),
     r2_within_singer, completeness (normalised by ``log(common_codes)`` for every representation;
     NaN when empty), effective_codes. Metrics of the cell: disentanglement, empty_attributes,
-    live_codes.
+    live_codes and, of the common attributes, r2_held_out_common_mean (n: singers).
     """
     found = held_out_map(codes_NF, attributes_NA, train, test, singers, exercises, alpha, scores_NA)
     per_attribute = {
@@ -69,7 +76,14 @@ def held_out_map_cell(
         "completeness": completeness(found.weights, released=False, n_codes=common_codes),
         "effective_codes": effective_codes(found.weights),
     }
-    return _long(found, per_attribute, names, "unseen", len(test))
+    table = _long(found, per_attribute, names, "unseen", len(test))
+    if not common:
+        return table
+    pick = [names.index(name) for name in common[cell.layer]]
+    mean, half = found.r2[pick].mean(), jackknife_half(found.r2_without[:, pick].mean(axis=1))
+    own = ("unseen", "", "r2_held_out_common_mean", mean, mean - half, mean + half,
+           len(found.r2_without))
+    return pd.concat([table, pd.DataFrame([own], columns=list(COLUMNS))], ignore_index=True)
 
 
 def causes_cell(
@@ -141,9 +155,9 @@ def summarise(
     Returns
     -------
     DataFrame
-        Id columns, split, group, metric, value, n. Metrics: ``<score>_top_mean`` and ``_top_sd``,
-        ``<score>_common_mean``, ``top_count`` and ``top_count_expected`` by group, and the cell's
-        own metrics as they are.
+        Id columns, split, group, metric, value, ci_low, ci_high, n. Metrics: ``<score>_top_mean``
+        and ``_top_sd``, ``<score>_common_mean``, ``top_count`` and ``top_count_expected`` by group,
+        and the cell's own metrics as they are, with their interval where they have one.
     """
     ids = [name for name in ID_COLUMNS if name in table]
     parts = []
@@ -154,20 +168,26 @@ def summarise(
         ).reindex(list(groups))
         score = "r2_in_sample" if "r2_in_sample" in wide else "r2_held_out"
         top = wide.index[top_attributes(wide[score].to_numpy(), n_top)]
-        rows = [("", metric, value, np.nan) for metric, value in zip(own["metric"], own["value"],
-                                                                      strict=True)]
+        rows = []
         for metric in wide:
             best = wide.loc[top, metric]
             rows.append(("", f"{metric}_top_mean", best.mean(), len(best)))
             rows.append(("", f"{metric}_top_sd", best.std(ddof=0), len(best)))
-            if common:
+            if common and f"{metric}_common_mean" not in set(own["metric"]):
                 rows.append(("", f"{metric}_common_mean", wide.loc[common, metric].mean(),
                              len(common)))
         chosen = wide.index.get_indexer(top)
         for group, (count, expected) in group_counts(list(wide.index), groups, chosen).items():
             rows.append((group, "top_count", count, len(top)))
             rows.append((group, "top_count_expected", expected, len(top)))
-        summary = pd.DataFrame(rows, columns=["group", "metric", "value", "n"])
+        columns = ["metric", "value", *(c for c in ("ci_low", "ci_high", "n") if c in own)]
+        kept = own[columns].assign(group="")
+        if "n" in own:  # of clips, unless an interval over singers stands beside it
+            kept["n"] = own["n"].where(own["ci_low"].notna())
+        summary = pd.concat([
+            kept, pd.DataFrame(rows, columns=["group", "metric", "value", "n"])],
+            ignore_index=True).reindex(
+                columns=["group", "metric", "value", "ci_low", "ci_high", "n"])
         for position, name in enumerate(ids):
             summary.insert(position, name, key[position])
         summary.insert(len(ids), "split", part["split"].iloc[0])

@@ -1,8 +1,10 @@
 """Nulls: what the numbers are when there is nothing to find. Each answers one question.
 
 Untrained dictionaries ("is it learned?") stand in `saeutils.representations`. Here: pure-noise
-codes ("what does the score do by itself?") and attributes shuffled within singer and exercise ("is
-there a map of clips, beyond singer and exercise?"). Shape letters: N clips, F codes.
+codes ("what does the score do by itself?"), attributes shuffled within singer and exercise ("is
+there a map of clips, beyond singer and exercise?") or freely ("what does a score in sample reach
+when there is nothing to find?"), and states permuted column by column ("would seeds agree without
+any structure?"). Shape letters: N clips, F codes, D width of the states.
 """
 
 from __future__ import annotations
@@ -81,3 +83,25 @@ def shuffle_within(rows: np.ndarray, keys: np.ndarray, seed: int) -> np.ndarray:
         own = np.flatnonzero(keys == key)
         result[own] = rows[rng.permutation(own)]
     return result
+
+
+def permute_columns(states_ND: np.ndarray, seed: int) -> np.ndarray:
+    """Each column permuted over the clips by itself: the same marginals, no structure.
+
+    Every value keeps its place among the values of its dimension; what two dimensions have in
+    common, and so every direction that a dictionary could find, is gone.
+
+    Parameters
+    ----------
+    states_ND
+        States of clips.
+    seed
+        Of the draw.
+
+    Examples
+    --------
+    >>> moved = permute_columns(np.arange(6.0).reshape(3, 2), 0)
+    >>> np.sort(moved, axis=0).tolist()
+    [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+    """
+    return np.random.default_rng(seed).permuted(np.asarray(states_ND), axis=0)

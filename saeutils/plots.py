@@ -25,6 +25,7 @@ REPRESENTATIONS = {  # in the order of legends
     "sae_released": ("#56B4E9", "v", "-", "SAE, released recipe"),
     "random": ("#D55E00", "s", "--", "untrained dictionary"),
     "noise": ("#8C8C8C", "x", ":", "pure noise codes"),
+    "permuted": ("#E69F00", "P", ":", "SAE of permuted states"),
     "pca": ("#009E73", "^", "-.", "PCA"),
     "whitened_pca": ("#009E73", "^", "-.", "whitened PCA"),
     "ica": ("#CC79A7", "v", "-.", "ICA"),

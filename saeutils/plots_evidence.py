@@ -21,18 +21,18 @@ def k_curves(
     Parameters
     ----------
     table
-        Columns panel, representation, codes, value, and where known ci_low, ci_high. One line per
-        representation in each panel; linear bases repeat in every panel.
+        Columns panel, representation, codes, value, and where known ci_low, ci_high, n (singers).
+        One line per representation in each panel; linear bases repeat in every panel.
     """
     names = list(dict.fromkeys(table["panel"]))
-    figure, axes = new_figure(1, len(names), width=3.5 * len(names) + 0.6, height=4.0, note=note,
+    figure, axes = new_figure(1, len(names), width=3.5 * len(names) + 0.6, height=4.2, note="",
                               sharey=True)
     for axis, name in zip(axes.flat, names, strict=True):
         part = table[table["panel"] == name]
         _curve_lines(axis, part)
         axis.set_title(str(name), loc="left")
     axes[0, 0].set_ylabel(y)
-    figure.supxlabel("number of codes used", fontsize=11)
+    below_all(figure, "number of codes used", over_singers(table, note))
     _legend(figure, axes[0, 0], columns=3)
     return figure
 
@@ -65,10 +65,77 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
     left.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
     left.set(xlabel="sparsity of the codes (%)", ylabel="difference (points of balanced accuracy)")
     left.legend(loc="lower left")
-    _curve_lines(right, curves)
     right.set(xlabel="number of codes used", ylabel="R² (unseen singers)")
-    right.legend(loc="lower right")
+    if len(curves):
+        _curve_lines(right, curves)
+        right.legend(loc="lower right")
+    else:
+        right.text(0.5, 0.5, "too few training clips\nfor a curve", ha="center", va="center",
+                   transform=right.transAxes, color=GREY)
+        right.set(xticks=[], yticks=[])
     return figure
+
+
+VERDICTS = {"better": ("#0072B2", "o"), "undecided": ("#8C8C8C", "."), "worse": ("#D55E00", "s")}
+RIVALS = {"raw": "raw states", "whitened_pca": "whitened PCA", "ica": "ICA",
+          "random": "the untrained dictionary"}
+
+
+def attribute_contrasts(table: pd.DataFrame, *, note: str | None = None) -> Figure:
+    """Every readable attribute on its own: the SAE minus a rival, sorted, with its band.
+
+    Parameters
+    ----------
+    table
+        Columns attribute, contrast, reference, value, band_low, band_high (simultaneous over the
+        attributes of a contrast), n (singers), verdict (better, worse, undecided). One panel per
+        contrast; the attributes told apart that lie furthest out carry their names.
+    """
+    names = list(dict.fromkeys(table["contrast"]))
+    banded = table["band_low"].notna().any()
+    said = over_singers(table.assign(ci_low=table["band_low"]), note)
+    said = said.replace("bars: 95 %", "bars: 95 % for all attributes together,")
+    figure, axes = new_figure(1, len(names), width=9.2, height=4.8, note="", sharey=True)
+    for axis, name in zip(axes.flat, names, strict=True):
+        part = table[table["contrast"] == name].sort_values("value").reset_index(drop=True)
+        axis.axhline(0, color=GREY, linewidth=0.8)
+        for verdict, (color, marker) in VERDICTS.items():
+            own = part[part["verdict"] == verdict]
+            axis.vlines(own.index, own["band_low"], own["band_high"], color=color, linewidth=0.9,
+                        alpha=0.55)
+            axis.plot(own.index, own["value"], color=color, marker=marker, linestyle="none",
+                      markersize=5, label=f"{len(own)} {verdict}")
+        _name_ends(axis, part)
+        rival = RIVALS.get(part["reference"].iloc[0], str(part["reference"].iloc[0]))
+        axis.set_title(f"SAE minus {rival}", loc="left")
+        axis.set_xticks([])
+        axis.grid(axis="x", visible=False)
+        axis.legend(loc="upper left", handletextpad=0.3)
+    axes[0, 0].set_ylabel("area under R²(k), difference")
+    low, high = axes[0, 0].get_ylim()
+    axes[0, 0].set_ylim(low - 0.25 * (high - low), high)  # room for names
+    below_all(figure, "attributes, sorted by the difference", said if banded else note)
+    return figure
+
+
+def _name_ends(axis, part: pd.DataFrame, n: int = 3) -> None:
+    """In the free corner: names of the attributes told apart that lie furthest out."""
+    ends = [part[part["verdict"] == "better"].tail(n)[::-1],
+            part[part["verdict"] == "worse"].head(n)[::-1]]
+    rows = pd.concat(ends)[::-1].reset_index(drop=True)
+    for number, row in enumerate(rows.itertuples()):
+        axis.text(0.99, 0.02 + 0.055 * number, _named(row.attribute), ha="right",
+                  va="bottom", transform=axis.transAxes, fontsize=8.5,
+                  color=VERDICTS[row.verdict][0],
+                  bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.4})
+
+
+def _named(attribute: str) -> str:
+    """What the attribute measures; its plain name in words where that says it."""
+    from saeutils.attributes import attribute_label
+
+    label = attribute_label(attribute)
+    return readable(attribute) if attribute.startswith(label.split(",")[0] + "_") else label
 
 
 def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
@@ -78,7 +145,8 @@ def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     ----------
     table
         Columns code (label, in the order of rows), factor (in the order of columns), value
-        (share or relative power, 0 to 1), confirmed (bool: above the placebo and specific).
+        (share or relative power, 0 to 1), confirmed (bool: above the placebo and specific), and
+        where known stable: codes that other seeds find again are marked by a star.
     """
     codes, factors = (list(dict.fromkeys(table[name])) for name in ("code", "factor"))
     wide = table.pivot(index="code", columns="factor", values="value").loc[codes, factors]
@@ -88,7 +156,9 @@ def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     image = axis.imshow(wide, cmap="Blues", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
     for row, column in np.argwhere(marks.fillna(False).to_numpy(dtype=bool)):
         axis.plot(column, row, marker="o", color="#D55E00", markersize=4)
-    named = [f"{readable(name)}: {code}" if code else name
+    stable = table.drop_duplicates("code").set_index("code").get("stable", pd.Series(dtype=object))
+    named = [(f"{readable(name)}: {code}" if code else name)
+             + " ★" * (str(stable.get(f"{name}: {code}", "")) in ("True", "1.0"))
              for name, _, code in (label.partition(": ") for label in codes)]
     axis.set_xticks(range(len(factors)), [readable(name) for name in factors], rotation=40,
                     ha="right", fontsize=9)
@@ -98,6 +168,35 @@ def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     axis.plot([], [], marker="o", color="#D55E00", markersize=4, linestyle="none",
               label="above the placebo, and half of the response or more")
     _legend(figure, axis, columns=1)
+    return figure
+
+
+def confusions(tables: dict[str, pd.DataFrame], *, note: str | None = None) -> Figure:
+    """What was sung against what a probe says, one panel per representation.
+
+    Parameters
+    ----------
+    tables
+        By representation, from `saeutils.scores.confusion`: rows sung, columns said, shares of a
+        row; shares of at least a tenth are written into the cells, in percent.
+    """
+    figure, axes = new_figure(1, len(tables), width=3.6 * len(tables) + 0.9, height=4.6, note="",
+                              sharey=True)
+    for axis, (kind, table) in zip(axes.flat, tables.items(), strict=True):
+        image = axis.imshow(table, cmap="Blues", vmin=0, vmax=1, interpolation="nearest")
+        shares = table.to_numpy(dtype=float)
+        for row, column in np.argwhere(shares >= 0.1):
+            axis.text(column, row, f"{100 * shares[row, column]:.0f}", ha="center", va="center",
+                      fontsize=8, color="white" if shares[row, column] > 0.6 else "black")
+        named = [readable(name) for name in table.columns]
+        axis.set_xticks(range(len(named)), named, rotation=60, ha="right", fontsize=8.5)
+        axis.set_yticks(range(len(named)), named, fontsize=9)
+        axis.grid(False)
+        axis.set_title(REPRESENTATIONS[kind][3] if kind in REPRESENTATIONS else kind, loc="left")
+    axes[0, 0].set_ylabel("sung")
+    figure.colorbar(image, ax=axes, label="share of the clips of a technique", pad=0.015,
+                    shrink=0.8)
+    below_all(figure, "what the probe says", note)
     return figure
 
 
@@ -206,7 +305,7 @@ def _curve_lines(axis, table: pd.DataFrame) -> None:
         color, marker, style, label = REPRESENTATIONS[kind]
         part = table[table["representation"] == kind].sort_values("codes")
         line(axis, np.log(part["codes"]), part, color=color, marker=marker, style=style,
-             label=label)
+             label=label, offset=0.05 * (order.index(kind) - (len(order) - 1) / 2))
     ticks = sorted(table["codes"].unique())
     axis.set_xticks(np.log(ticks), [str(int(tick)) for tick in ticks])
 

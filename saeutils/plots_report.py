@@ -13,7 +13,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from saeutils.atlas_names import readable
-from saeutils.plots import GREY, REPRESENTATIONS, encoder_label, encoder_look, new_figure
+from saeutils.plots import (
+    GREY,
+    REPRESENTATIONS,
+    encoder_label,
+    encoder_look,
+    new_figure,
+    over_singers,
+)
 
 LABELS = {
     "last_below_best": "accuracy, last layer − best layer",
@@ -85,6 +92,19 @@ def _against(axis, numbers: pd.DataFrame) -> None:
     axis.plot(ends, ends, color=GREY, linewidth=0.8)
     axis.set(xlabel="published", ylabel="ours (filled: within tolerance)")
     axis.legend(loc="upper left", fontsize=8.5)
+
+
+def counted(note: str | None, n: int, kind: str = "unseen") -> str:
+    """The note, and behind it how many singers a figure without intervals speaks of.
+
+    Examples
+    --------
+    >>> counted("synthetic singers", 5, "test")
+    'synthetic singers; 5 test singers'
+    """
+    note = over_singers(pd.DataFrame(), note)  # the run's own note where none is given
+    heard = " ".join(filter(None, (str(n), kind, "singers" if n != 1 else "singer")))
+    return f"{note}; {heard}".removeprefix("; ")
 
 
 SAID = {"ci_low": "from", "ci_high": "to", "target_low": "wanted from", "target_high": "to",

@@ -16,7 +16,7 @@ import pandas as pd
 
 from saeutils.lasso import standardise
 from saeutils.probing import Probe, balanced_accuracy, fit_logistic, released_probe, tuned_probe
-from saeutils.scores import COLUMNS, auc, score_rows
+from saeutils.scores import COLUMNS, auc, auc_without, jackknife_half, score_rows
 from saeutils.statistics import grouped_folds
 
 SCORED = ("validation", "test", "unseen", "crossed")
@@ -142,7 +142,8 @@ def retention_cell(
     Returns
     -------
     DataFrame
-        As `tuned_cell`, labelled, with representation ``reconstruction``.
+        As `tuned_cell`, labelled, with representation ``reconstruction``, and
+        ``random_reconstruction`` for untrained dictionaries.
     """
     rows = split_rows(clips)
     probe = _fit_tuned(states_ND, clips, rows, folds, penalties, whiten=True)
@@ -151,7 +152,8 @@ def retention_cell(
         if cell.layer != raw.layer:
             raise ValueError(f"dictionary of layer {cell.layer}, probe of layer {raw.layer}")
         table = _score_splits(probe, cell.dictionary.forward(states_ND), clips, rows)
-        tables.append(replace(cell, representation="reconstruction").label(table))
+        name = "random_" * (cell.representation == "random") + "reconstruction"
+        tables.append(replace(cell, representation=name).label(table))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -218,14 +220,16 @@ def sparse_cell(
     Returns
     -------
     DataFrame
-        Columns split, technique, codes, metric ("auc": area under the ROC curve), value, n (clips
-        of the technique); technique "" is the mean over techniques.
+        Columns split, technique, codes, metric ("auc": area under the ROC curve), value, ci_low,
+        ci_high, n (clips of the technique); technique "" is the mean over techniques, with a
+        jackknife interval over singers and n of singers.
     """
     rows, labels = split_rows(clips), clips["technique"].to_numpy()
     train, test = rows["train"], rows["unseen"]
     scaled, mean, scale = standardise(codes_NF[train])
     unseen = standardise(codes_NF[test], mean, scale)[0]
-    records = []
+    records, without = [], {k: [] for k in k_values}
+    singers = clips["singer"].to_numpy()[test]
     for name in np.unique(labels[test]):
         own = labels[train] == name
         if not own.any() or own.all():
@@ -238,10 +242,22 @@ def sparse_cell(
             score = unseen[:, columns] @ (fit[:-1, 1] - fit[:-1, 0])
             is_own = labels[test] == name
             records.append((str(name), int(k), auc(score, is_own), int(is_own.sum())))
+            without[k].append(auc_without(score, is_own, singers))
     table = pd.DataFrame(records, columns=["technique", "codes", "value", "n"])
-    mean = table.groupby("codes", as_index=False).agg(value=("value", "mean"), n=("n", "sum"))
-    table = pd.concat([table, mean.assign(technique="")], ignore_index=True)
+    mean = table.groupby("codes", as_index=False)["value"].mean()
+    half = np.array([jackknife_half(_column_means(without[k])) for k in mean["codes"]], dtype=float)
+    mean = mean.assign(technique="", n=len(np.unique(singers)), ci_low=mean["value"] - half,
+                       ci_high=mean["value"] + half)
+    table = pd.concat([table, mean], ignore_index=True)
     return table.assign(split="unseen", metric="auc")
+
+
+def _column_means(rows: list[np.ndarray]) -> np.ndarray:
+    """Mean over rows of those entries that are known; NaN where none is."""
+    values = np.stack(rows)
+    known = np.isfinite(values)
+    count = known.sum(axis=0)
+    return np.where(known, values, 0.0).sum(axis=0) / np.where(count > 0, count, np.nan)
 
 
 def unlearning_cell(

@@ -180,6 +180,7 @@ R2_FLOOR = 0.2
 K_VALUES = (1, 2, 5, 10, 20, 50)
 K_CENSORED = 50
 K90_SHARE = 0.9
+CLIPS_PER_CODE, FEWEST_K = 5, 3  # guard of small tables: nothing changes from 250 clips on
 SPECIFICITY_FLOOR = 0.5
 PLACEBO_QUANTILE = 0.95
 CLUSTER_CUT = 0.7
@@ -294,6 +295,8 @@ def decision_rules():
         ("layer", "validation", "balanced accuracy of the raw probe on validation singers"),
         ("R2 floor", R2_FLOOR, "claim 2: attributes predicted so well in both are compared"),
         ("k90 share", K90_SHARE, f"share of the common ceiling; censored at k = {K_CENSORED}"),
+        ("clips per code", CLIPS_PER_CODE, "claim 2: k is at most training clips / this; too few "
+         f"clips to decide where fewer than {FEWEST_K} values of k are left"),
         ("specificity", SPECIFICITY_FLOOR, "claim 2b: share of a response owed to one factor"),
         ("placebo quantile", PLACEBO_QUANTILE, "claim 2b: a response must exceed it"),
         ("cluster cut", CLUSTER_CUT, "attributes with |r| above it count once"),

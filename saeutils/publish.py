@@ -118,7 +118,7 @@ def publish(steps: Sequence[keys.Step]) -> None:
         shutil.copyfile(path, target / path.name)
     for path in sorted((run_root / "results").glob("*.csv")):
         if path.name in ("headline.csv", "claims.csv", "report_card.csv", "audit.csv",
-                         "cells.csv"):
+                         "cells.csv", "claims_in_numbers.csv"):
             shutil.copyfile(path, target / path.name)
     first = steps[0].encoder or next(step.encoder for step in steps if step.encoder)
     small_atlas = run_root / first / "atlas" / "cut.html"

@@ -9,6 +9,8 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from saeutils.protocol import K_CENSORED
+
 CELL = ["encoder", "layer", "representation", "sparsity"]
 PUBLISHED_NAMES = {
     "accuracy": "probing_accuracy", "mse": "reconstruction_mse",
@@ -281,10 +283,18 @@ def claim_sentences(
     rows.append(("claim1", one, verdict, text))
     two = _primary(reading, encoder)
     against, own = two.loc["against_linear"], two.loc["learned"]
-    verdict = f"{_direction(against)} than from {LINEAR.get(against['reference'], 'raw states')}"
-    text = (f"Attributes are read off few codes **{verdict}** (area under R²(k) "
-            f"{_plain(against)}), and {_direction(own)} than from an untrained dictionary "
-            f"({_plain(own)})")
+    if pd.isna(against["value"]):
+        verdict = "undecided: too few clips"
+        text = ("Whether attributes are read off few codes is **undecided: too few clips to "
+                f"decide** ({against['n_train']:.0f} training clips)")
+    else:
+        rival = LINEAR.get(against["reference"], "raw states")
+        verdict = f"{_direction(against)} than from {rival}"
+        capped = against.get("k_max", K_CENSORED) < K_CENSORED
+        upto = f" up to k = {against['k_max']:.0f}, for few clips" if capped else ""
+        text = (f"Attributes are read off few codes **{verdict}** (area under R²(k){upto} "
+                f"{_plain(against)}), and {_direction(own)} than from an untrained dictionary "
+                f"({_plain(own)})")
     rows.append(("claim2", two, verdict, text))
     if len(effects):
         share = effects[(effects["encoder"] == encoder) & (effects["metric"] == "confirmed")]
@@ -305,6 +315,20 @@ def claim_sentences(
 
 LINEAR = {"raw": "raw states", "whitened_pca": "whitened principal components",
           "ica": "independent components"}
+
+
+def claim_panels(contrasts: pd.DataFrame) -> pd.DataFrame:
+    """Contrasts of claim 1 as rows of a figure: one panel each, the untrained twin in the panel of
+    the SAE (column representation).
+
+    Parameters
+    ----------
+    contrasts
+        results/claim_information; ``retention_untrained`` stands in the panel ``retention``.
+    """
+    twin = contrasts["contrast"].str.endswith("_untrained")
+    return contrasts.assign(panel=contrasts["contrast"].str.removesuffix("_untrained"),
+                            representation=np.where(twin, "random", "sae"))
 
 
 def _primary(table: pd.DataFrame, encoder: str) -> pd.DataFrame:

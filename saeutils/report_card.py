@@ -179,6 +179,9 @@ def numbers(
             "kind": "number", "name": row["quantity"], "our_encoder": own[0], "our_layer": own[1],
             "value": value, "seed_sd": spread, "tolerance": tolerance,
             "verdict": f"not comparable: {why}" if why else "agrees" if close else "differs"}
+        twin = (row["quantity"], *own, "random", sparsity)
+        if row["representation"] == "sae" and twin in look.index:
+            record["untrained"] = float(look.loc[twin, "value"])
         if found is not None:
             record |= {name: found.get(name) for name in ("ci_low", "ci_high")}
             record["n"] = found.get("n") if row["quantity"] == "probing_accuracy" else np.nan

@@ -114,6 +114,62 @@ def auc(scores: np.ndarray, positive: np.ndarray) -> float:
     return float(above / (n_positive * n_negative))
 
 
+def auc_without(scores: np.ndarray, positive: np.ndarray, singers: np.ndarray) -> np.ndarray:
+    """`auc` with each singer left out in turn, shape [S], singers in sorted order.
+
+    NaN where a side is empty without that singer.
+
+    Examples
+    --------
+    >>> scores, positive = np.array([0.1, 0.4, 0.35, 0.8]), np.array([False, False, True, True])
+    >>> auc_without(scores, positive, np.array(["a", "b", "a", "b"])).tolist()
+    [1.0, 1.0]
+    """
+    positive = np.asarray(positive, dtype=bool)
+    names, index = np.unique(singers, return_inverse=True)
+    high, low = np.asarray(scores)[positive], np.asarray(scores)[~positive]
+    above = (high[:, None] > low) + 0.5 * (high[:, None] == low)
+    of_high, of_low = (np.eye(len(names))[index[side]] for side in (positive, ~positive))
+    pairs = of_high.T @ above @ of_low  # by singer of the positive and of the negative clip
+    won = pairs.sum() - pairs.sum(axis=0) - pairs.sum(axis=1) + np.diag(pairs)
+    count = (len(high) - of_high.sum(axis=0)) * (len(low) - of_low.sum(axis=0))
+    return won / np.where(count > 0, count, np.nan)
+
+
+def jackknife_half(without_SC: np.ndarray, confidence: float = 0.95) -> np.ndarray:
+    """Half-width of a jackknife t interval, from a statistic with each singer left out in turn.
+
+    For statistics that are no mean over singers, such as a pooled R2 or an area under a curve.
+
+    Parameters
+    ----------
+    without_SC
+        The statistic without each singer, shape [S] or [S, C].
+
+    Returns
+    -------
+    ndarray
+        Shape [] or [C]; NaN with fewer than two singers.
+
+    Source: Tukey (1958); of a mean it is the t interval of `saeutils.statistics.t_interval`.
+
+    Examples
+    --------
+    >>> values = np.array([1.0, 2.0, 3.0])
+    >>> without = (values.sum() - values) / 2
+    >>> float(jackknife_half(without).round(3))
+    2.484
+    """
+    from scipy.special import stdtrit
+
+    without = np.asarray(without_SC, dtype=float)
+    n = len(without)
+    if n < 2:
+        return np.full(without.shape[1:], np.nan)
+    spread = ((without - without.mean(axis=0)) ** 2).sum(axis=0) * (n - 1) / n
+    return stdtrit(n - 1, (1 + confidence) / 2) * np.sqrt(spread)
+
+
 def confusion(labels: np.ndarray, guesses: np.ndarray, classes: np.ndarray) -> pd.DataFrame:
     """Share of each true class (rows) guessed as each class (columns); absent classes are NaN."""
     counts = pd.crosstab(pd.Categorical(labels, classes), pd.Categorical(guesses, classes),

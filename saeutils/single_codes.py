@@ -58,33 +58,49 @@ def sap_scores(codes_NF: np.ndarray, causes_NQ: np.ndarray) -> tuple[np.ndarray,
 
 def stable_latents(
     decoders: list[np.ndarray], codes: list[np.ndarray],
-    twin_decoders: list[np.ndarray], twin_codes: list[np.ndarray],
-) -> pd.DataFrame:
+    *nulls: tuple[list[np.ndarray], list[np.ndarray]],
+) -> tuple[pd.DataFrame, list[int]]:
     """Which latents of the first seed are found again by the other seeds.
 
     A latent is stable if its matched decoder cosine *and* its matched code correlation lie above
-    the 95th percentile of what untrained dictionaries of equal width and k reach by luck.
+    the 95th percentile of what every null reaches by luck: untrained dictionaries of equal width
+    and k, and SAEs of permuted states.
 
     Parameters
     ----------
     decoders, codes
         Decoder matrices [F, D] and codes [N, F] of clips that no dictionary was trained on, one
         per seed.
-    twin_decoders, twin_codes
-        The same of the untrained twins.
+    nulls
+        The same two lists of each null; at least one null.
 
     Returns
     -------
-    DataFrame
+    table, lucky
         One row per latent of the first seed: latent, decoder_cosine, code_correlation, stable
         (False where it never fires: nothing is known of it), and the two thresholds as columns
-        cosine_by_luck, correlation_by_luck.
+        cosine_by_luck, correlation_by_luck: the highest of all nulls. And how many latents of each
+        null pass the same bars.
+
+    Raises
+    ------
+    ValueError
+        No null, or fewer than two seeds of a side.
     """
-    found, luck = stability(decoders, codes), stability(twin_decoders, twin_codes)
-    bars = {name: float(np.nanquantile(values, PLACEBO_QUANTILE)) if np.isfinite(values).any()
-            else np.nan for name, values in luck.items()}
-    stable = np.logical_and.reduce([found[name] > bars[name] for name in found])
+    if not nulls:
+        raise ValueError("0 nulls: without one nothing says what luck reaches")
+    found, luck = stability(decoders, codes), [stability(*null) for null in nulls]
+    bars = {name: _bar([one[name] for one in luck]) for name in found}
+    stable, *lucky = (np.logical_and.reduce([one[name] > bars[name] for name in bars])
+                      for one in (found, *luck))
     return pd.DataFrame({
         "latent": np.arange(len(stable)), **found, "stable": stable,
         "cosine_by_luck": bars["decoder_cosine"],
-        "correlation_by_luck": bars["code_correlation"]})
+        "correlation_by_luck": bars["code_correlation"]}), [int(part.sum()) for part in lucky]
+
+
+def _bar(nulls: list[np.ndarray]) -> float:
+    """The highest 95th percentile of all nulls; NaN where no latent of any null fires."""
+    known = [values[np.isfinite(values)] for values in nulls]
+    return max((float(np.quantile(values, PLACEBO_QUANTILE)) for values in known if len(values)),
+               default=float("nan"))

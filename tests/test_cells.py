@@ -1,5 +1,7 @@
 """Representations, probe cells, map cells and nulls: the work of stages 04 and 05."""
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -172,6 +174,9 @@ def test_a_perfect_reconstruction_keeps_everything(clips, states, cells):
     raw = probe_cells.tuned_cell(states[:, 0], cells[0][0], clips, folds, (0.1,))
     raw = raw[raw["split"] != "train"].reset_index(drop=True)
     assert kept["representation"].eq("reconstruction").all()
+    twin = replace(cell, representation="random")
+    twin = probe_cells.retention_cell(cells[0][0], [twin], states[:, 0], clips, folds, (0.1,))
+    assert twin["representation"].eq("random_reconstruction").all()
     pd.testing.assert_frame_equal(kept[list(raw)], raw, check_exact=False, rtol=1e-6)
     with pytest.raises(ValueError, match="layer 0, probe of layer 1"):
         probe_cells.retention_cell(cells[0][1], [cell], states[:, 0], clips, folds, (0.1,))
@@ -186,6 +191,9 @@ def test_sparse_probe_finds_the_one_code_that_tells(clips, cells):
     assert value["trill", 1] == 1 and value["belt", 1] < 0.8
     assert value["", 1] == pytest.approx(value[["belt", "straight", "trill"]].xs(
         1, level="codes").mean())
+    mean = table[table["technique"] == ""]
+    unseen = clips["singer"].iloc[probe_cells.split_rows(clips)["unseen"]].nunique()
+    assert (mean["n"] == unseen).all() and (mean["ci_low"] <= mean["value"]).all()
 
 
 def test_silencing_the_telling_code_loses_the_technique_and_spares_the_rest(clips, cells):
@@ -244,6 +252,19 @@ def test_maps_read_what_is_there_and_not_what_is_not(clips, states, cells, attri
     held = corrected[corrected["metric"] == "r2_held_out"].set_index("attribute")
     assert (held.loc[names[:4], "value"] > 0.4).all() and held.loc["a4", "value"] < 0.1
     assert (held["ci_low"] <= held["value"]).all() and (held["value"] <= held["ci_high"]).all()
+    common = {0: names[:4]}
+    with_mean = map_cells.held_out_map_cell(
+        states[:, 0], cells[0][0], values, names, rows["train"], rows["unseen"],
+        clips["singer"].to_numpy(), clips["exercise"].to_numpy(), 0.1, LATENTS, common=common)
+    mean = with_mean[with_mean["metric"] == "r2_held_out_common_mean"].iloc[0]
+    assert mean["value"] == pytest.approx(held.loc[names[:4], "value"].mean())
+    assert mean["ci_low"] < mean["value"] < mean["ci_high"]
+    assert mean["n"] == clips["singer"].iloc[rows["unseen"]].nunique()
+    groups = dict.fromkeys(names, "all")
+    whole = map_cells.summarise(cells[0][0].label(with_mean), groups, 2, common[0])
+    own = whole[whole["metric"] == "r2_held_out_common_mean"]
+    assert own[["value", "ci_low", "n"]].iloc[0].tolist() == [mean["value"], mean["ci_low"],
+                                                             mean["n"]]
     assert set(released["metric"]) >= {"r2_in_sample", "completeness", "effective_codes",
                                        "disentanglement_released", "empty_attributes"}
 

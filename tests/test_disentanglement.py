@@ -256,7 +256,8 @@ def test_singer_r2_averages_to_the_pooled_r2_and_the_interval_holds_it():
     names, scores = singer_r2(y, guess, singers)
     pooled = r2_score(y, guess, reference=0.0)
     assert len(names) == 6 and np.allclose(scores.mean(axis=0), pooled)
-    low, high = r2_interval(y, guess, singers)
+    low, high, without = r2_interval(y, guess, singers)
+    assert without.shape == (len(np.unique(singers)), y.shape[1])
     assert ((low < pooled) & (pooled < high)).all()
     assert np.isnan(r2_interval(y, guess, np.zeros(90))[0]).all()
 

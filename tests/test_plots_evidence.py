@@ -23,8 +23,9 @@ def test_every_figure_takes_its_table_and_names_the_singers():
         plots_evidence.claim_figure(contrasts, curves, 0.03),
         plots_evidence.response_curve(change, x="tilt_db"),
     ):
-        texts = [text.get_text() for text in figure.texts]
-        assert "synthetic singers" in texts
+        below = figure._supxlabel.get_text() if figure._supxlabel else ""
+        assert any("synthetic singers" in text for text in
+                   [below, *(text.get_text() for text in figure.texts)])
         assert all(axis.get_xlabel() or figure._supxlabel for axis in figure.axes)
 
 
@@ -45,3 +46,39 @@ def test_rows_of_matrix_and_forest_keep_their_order():
     figure = plots_evidence.instrument_matrix(checked)
     assert labels(figure) >= {"HNR"}
     assert [text.get_text() for text in figure.axes[0].texts] == ["+.9"]
+
+
+def test_attributes_told_apart_are_counted_and_named():
+    table = pd.DataFrame({
+        "attribute": ["F0semitoneFrom27.5Hz_sma3nz_amean", "b", "c"] * 2,
+        "contrast": ["against_linear"] * 3 + ["learned"] * 3, "n": 19,
+        "reference": ["raw"] * 3 + ["random"] * 3, "value": [-0.2, 0.0, 0.1] * 2,
+        "band_low": [-0.3, -0.1, -0.1] * 2, "band_high": [-0.1, 0.1, 0.3] * 2,
+        "verdict": ["worse", "undecided", "undecided"] * 2})
+    figure = plots_evidence.attribute_contrasts(table)
+    assert "for all attributes together, over 19 singers" in figure._supxlabel.get_text()
+    for axis in figure.axes:
+        assert [text.get_text() for text in axis.texts] == ["F0 (55 to 1000 Hz)"]
+        said = [text.get_text() for text in axis.get_legend().get_texts()]
+        assert said == ["0 better", "2 undecided", "1 worse"]
+
+
+def test_a_claim_without_curves_says_why():
+    contrasts = pd.DataFrame({"contrast": ["retention", "readability", "learned"], "sparsity": 95,
+                              "value": 0.01, "ci_low": np.nan, "ci_high": np.nan})
+    empty = pd.DataFrame(columns=["representation", "codes", "value"])
+    figure = plots_evidence.claim_figure(contrasts, empty, 0.03)
+    assert "too few training clips" in figure.axes[1].texts[0].get_text()
+
+
+def test_confusions_write_shares_and_codes_found_again_carry_a_star():
+    table = pd.DataFrame([[0.95, 0.05], [0.4, 0.6]], index=["belt", "lip_trill"],
+                         columns=["belt", "lip_trill"])
+    figure = plots_evidence.confusions({"raw": table, "sae": table})
+    for axis in figure.axes[:2]:
+        assert [text.get_text() for text in axis.texts] == ["95", "40", "60"]
+    matrix = pd.DataFrame({"code": ["f: code 3"] * 2 + ["g: code 5"] * 2,
+                           "factor": ["f", "g"] * 2, "value": 0.5, "confirmed": False,
+                           "stable": [True, True, False, False]})
+    drawn = plots_evidence.response_matrix(matrix).axes[0]
+    assert [text.get_text() for text in drawn.get_yticklabels()] == ["f: code 3 ★", "g: code 5"]

@@ -3,8 +3,16 @@ import pytest
 
 from saeutils import probing
 from saeutils.probing import balanced_accuracy, encode_labels, released_probe, tuned_probe
-from saeutils.scores import auc, chance_levels, confusion, macro_f1, score_table
-from saeutils.statistics import grouped_folds
+from saeutils.scores import (
+    auc,
+    auc_without,
+    chance_levels,
+    confusion,
+    jackknife_half,
+    macro_f1,
+    score_table,
+)
+from saeutils.statistics import grouped_folds, t_interval
 
 
 @pytest.fixture(scope="module")
@@ -135,6 +143,27 @@ def test_scores_equal_scikit_learn():
     assert auc(scores, labels > 1) == pytest.approx(metrics.roc_auc_score(labels > 1, scores))
     assert np.isnan(auc(scores, labels > 9))
     assert np.isnan(confusion(labels, guesses, np.arange(5)).to_numpy()[4]).all()
+
+
+def test_an_area_without_each_singer_is_the_area_of_the_others():
+    from sklearn.metrics import roc_auc_score
+
+    rng = np.random.default_rng(0)
+    singers, positive = np.repeat(list("abcd"), 12), rng.random(48) < 0.4
+    score = np.round(rng.normal(size=48) + positive, 1)  # with ties
+    theirs = [roc_auc_score(positive[singers != name], score[singers != name]) for name in "abcd"]
+    assert np.allclose(auc_without(score, positive, singers), theirs, atol=1e-12)
+    alone = auc_without(score, singers == "a", singers)
+    assert np.isnan(alone[0]) and np.isfinite(alone[1:]).all()
+
+
+def test_the_jackknife_of_a_mean_is_the_t_interval():
+    values = np.random.default_rng(0).normal(size=(7, 3))
+    without = (values.sum(axis=0) - values) / 6
+    for half, column in zip(jackknife_half(without), values.T, strict=True):
+        interval = t_interval(column)
+        assert half == pytest.approx(interval.high - interval.mean)
+    assert np.isnan(jackknife_half(without[:1])).all()
 
 
 def test_score_table_by_hand():

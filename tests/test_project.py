@@ -35,7 +35,7 @@ FLOORS = [
      "representations",
      "completeness", "disentanglement", "penalties", "map_cells", "stability", "realism",
      "report", "curves", "interventions", "audit", "audit_maps", "instrument",
-     "single_codes", "claims", "nulls",
+     "single_codes", "claims", "claim_numbers", "curve_tables", "nulls", "null_cells",
      "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
     {"plots", "plots_evidence", "plots_report", "plots_overview", "plots_atlas", "plots_tour",
      "atlas", "atlas_names", "atlas_sound", "recorder", "publish", "run", "chain", "estimates",

@@ -59,17 +59,27 @@ def seeds():
 
 
 def test_what_seeds_share_is_stable(seeds):
-    table = stable_latents(*seeds)
+    table, _ = stable_latents(*seeds[:2], tuple(seeds[2:]))
     assert table["stable"].tolist() == [True] * 4 + [False] * 2
     assert np.allclose(table.loc[:3, "decoder_cosine"], 1)
 
 
 def test_a_latent_that_never_fires_is_not_stable(seeds):
     seeds[1][0][:, 1] = 0
-    table = stable_latents(*seeds)
+    table, _ = stable_latents(*seeds[:2], tuple(seeds[2:]))
     assert not table.loc[1, "stable"] and np.isnan(table.loc[1, "decoder_cosine"])
 
 
 def test_one_seed_has_nothing_to_be_matched_with(seeds):
     with pytest.raises(ValueError, match="2 or more"):
-        stable_latents(*(part[:1] for part in seeds))
+        stable_latents(*(part[:1] for part in seeds[:2]), tuple(seeds[2:]))
+    with pytest.raises(ValueError, match="0 nulls"):
+        stable_latents(*seeds[:2])
+
+
+def test_a_latent_must_beat_every_null(seeds):
+    """A second null that agrees with itself as well as the SAE does leaves nothing stable."""
+    agreeing = tuple(seeds[:2])
+    table, lucky = stable_latents(*seeds[:2], tuple(seeds[2:]), agreeing)
+    assert lucky == [0, 0]
+    assert not table["stable"].any() and table["cosine_by_luck"].iloc[0] == pytest.approx(1)

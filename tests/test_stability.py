@@ -26,6 +26,15 @@ def test_random_dictionaries_do_not_match_at_zero():
     assert 0.3 < value.mean() < 0.9
 
 
+def test_the_match_is_the_best_of_all_orders():
+    from itertools import permutations
+
+    similarity = np.random.default_rng(3).normal(size=(5, 5))
+    _, value = match_latents(similarity)
+    best = max(sum(similarity[i, order[i]] for i in range(5)) for order in permutations(range(5)))
+    assert value.sum() == pytest.approx(best, abs=1e-12)
+
+
 def test_matching_by_hand_and_with_unequal_numbers():
     partner, value = match_latents(np.array([[0.2], [0.9]]))
     assert partner.tolist() == [-1, 0] and np.isnan(value[0]) and value[1] == 0.9
