@@ -283,8 +283,7 @@ def attribute_groups(table: pd.DataFrame, *, note: str | None = None) -> Figure:
         (count by the group's size alone).
     """
     figure, axes = new_figure(note=note)
-    axis = axes[0, 0]
-    groups = list(dict.fromkeys(table["group"]))
+    axis, groups = axes[0, 0], list(dict.fromkeys(table["group"]))
     palette = {look[3]: look[0] for look in REPRESENTATIONS.values()}
     series = _in_order(dict.fromkeys(table["series"]))
     width = 0.8 / len(series)
@@ -339,9 +338,8 @@ def representation_label(name: str) -> str:
 
 def encoder_label(name: str) -> str:
     """Name of an encoder as figures show it."""
-    labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST",
-              "hubert": "HuBERT", "wavlm": "WavLM", "mert": "MERT",
-              "wavlm_as_released": "WavLM as released"}
+    labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST", "mert": "MERT",
+              "hubert": "HuBERT", "wavlm": "WavLM", "wavlm_as_released": "WavLM as released"}
     return labels.get(name, name)
 
 
@@ -372,15 +370,14 @@ def matrix(values, *, rows: str, columns: str, label: str, limit: float = 1.0,
            row_names=None, column_names=None, note: str = "") -> Figure:
     """A matrix of signed values as colours, blue for negative and red for positive."""
     values = np.asarray(values, float)
-    tall = row_names is not None
-    height = 0.28 * len(values) + 1.4 if tall else 3.9
+    height = 0.28 * len(values) + 1.4 if row_names is not None else 3.9
     figure, axes = new_figure(width=7.2, height=height, note=note)
     axis = axes[0, 0]
     image = axis.imshow(values, cmap="RdBu_r", vmin=-limit, vmax=limit, aspect="auto",
                         interpolation="nearest")
     axis.grid(False)
     axis.set(xlabel=columns, ylabel=rows)
-    if tall:
+    if row_names is not None:
         axis.set_yticks(range(len(values)), list(row_names), fontsize=9)
     if column_names is not None:
         axis.set_xticks(range(values.shape[1]), list(column_names), rotation=40, ha="right",
