@@ -260,10 +260,9 @@ def contrasts(table: pd.DataFrame, *, note: str | None = None) -> Figure:
         axis.axvline(0, color=GREY, linewidth=0.6)
         axis.set_xscale("symlog", linthresh=0.5)
         axis.set_yscale("symlog", linthresh=0.5)
-        ticks = [-5, -0.5, 0, 0.5, 5]
-        axis.set(xlim=(-15, 15), ylim=(-15, 15), xticks=ticks, yticks=ticks)
-        axis.set_xticklabels([f"{tick:g}" for tick in ticks])
-        axis.set_yticklabels([f"{tick:g}" for tick in ticks])
+        ticks, labels = [-5, -0.5, 0, 0.5, 5], ["-5", "-0.5", "0", "0.5", "5"]
+        axis.set(xlim=(-15, 15), ylim=(-15, 15), xticks=ticks, yticks=ticks,
+                 xticklabels=labels, yticklabels=labels)
         axis.minorticks_off()
         axis.set_title(str(name).replace("_", " "), loc="left")
     for axis in axes.flat[len(techniques):]:
@@ -315,9 +314,8 @@ def completeness_entropy(table: pd.DataFrame, *, note: str | None = None) -> Fig
     """
     kinds = [kind for kind in REPRESENTATIONS if kind in set(table["representation"])]
     columns = 2 if len(kinds) > 3 else max(len(kinds), 1)  # four in a row are too small to read
-    rows = -(-len(kinds) // columns)
-    figure, axes = new_figure(rows, columns, width=3.6 * columns, height=2.6 * rows + 0.8, note="",
-                              sharey=True, sharex=True)
+    figure, axes = new_figure(-(-len(kinds) // columns), columns, width=3.6 * columns, note="",
+                              height=2.6 * -(-len(kinds) // columns) + 1, sharey=True, sharex=True)
     for axis, kind in zip(axes.flat, kinds, strict=False):
         color, _, _, label = REPRESENTATIONS[kind]
         part = table[table["representation"] == kind].dropna(subset=["value", "entropy"])

@@ -180,6 +180,7 @@ def word(label) -> str:
 def _cell(value):
     if isinstance(value, bool):
         return "yes" if value else "no"
-    is_name = isinstance(value, str) and re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", value)
+    is_name = isinstance(value, str) and (
+        re.fullmatch(r"[a-z0-9]+(_[a-z0-9]+)+", value) or value in ("raw", "random", *UPPER))
     missing = value is None or (isinstance(value, float) and np.isnan(value))
     return word(value) if is_name else "" if missing else value
