@@ -18,11 +18,13 @@ WHAT = {
     "equal results": "a whole chain under other circumstances",
     "chain through SLURM": "every stage a job of a cluster of one node",
 }
-# What trials have lost, once: mended, and held by the test named.
+# What trials have found: mended, and held by the test named.
 FOUND = (
     ("kill of a stage 03 inside the write of a dictionary", "stage.json of the next run listed the "
      "half-written files beside its own; none was read",
      "test_what_a_killed_run_left_half_written_is_not_recorded"),
+    ("a killed kernel", "its worker processes stayed, waiting, with their memory; no file was "
+     "touched", "test_workers_of_a_killed_process_do_not_stay"),
 )
 
 
@@ -77,8 +79,8 @@ def equal(lines: pd.DataFrame) -> list[str]:
 
 
 def found() -> list[str]:
-    """What was lost once."""
-    return ["Lost once, and mended since: " + "; ".join(
+    """What was found once."""
+    return ["Found, and mended since: " + "; ".join(
         f"{trial}: {what} ({test})" for trial, what, test in FOUND) + ".", ""]
 
 

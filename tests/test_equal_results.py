@@ -23,7 +23,7 @@ from saeutils.profiles import ROOT, Data
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(4500)
 def test_other_processes_locale_zone_and_time_stamps_change_no_byte(clean, tmp_path):
     """The clean run: two processes, this tree. The other: one process, three jobs an encoder, a
     copy with one time stamp, elsewhere in the world. `make torture` runs them one by one.

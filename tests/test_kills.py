@@ -17,7 +17,7 @@ KILLS, CHAINS = 40, 4  # each stage five times, and whole chains
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(4500)
 def test_killed_stages_start_again_and_give_the_same_files(clean, tmp_path):
     lines = list(torture.kill_stages(clean, tmp_path, KILLS, seed=1))
     assert len(lines) == KILLS and all(line["survived"] for line in lines)
@@ -26,7 +26,7 @@ def test_killed_stages_start_again_and_give_the_same_files(clean, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(4500)
 def test_killed_chains_start_again_and_give_the_same_files(clean, tmp_path):
     for i in range(CHAINS):
         line = torture.chain_kill(clean, tmp_path, torture.HOWS[i % 3], 50 + i, 100, cores=2)

@@ -54,7 +54,7 @@ def test_each_stage_asks_for_memory_and_minutes(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(2400)
+@pytest.mark.timeout(4500)
 def test_the_chain_through_slurm_equals_the_local_one(clean, tmp_path):
     """As a user would: ``--cluster slurm``, and the extraction of each encoder as two jobs."""
     with trials.slurm() as why_not:

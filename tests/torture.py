@@ -68,7 +68,7 @@ def finish(folder: Path, step: keys.Step | None = None, cores: int = 1,
            **more: str) -> subprocess.CompletedProcess:
     """Run a stage or the chain to its end."""
     return subprocess.run(command(step, cores), cwd=ROOT, env=environment(folder, **more),
-                          capture_output=True, text=True, timeout=1800)
+                          capture_output=True, text=True, timeout=3600)
 
 
 def signal_all(process: subprocess.Popen, number: int, children: bool = True) -> None:

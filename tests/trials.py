@@ -198,7 +198,7 @@ def other_world(clean: Path, home: Path, name: str, python: str = sys.executable
         for _, more, further in WORLDS.values():
             variables, words = variables | more, (*words, *further)
     command = [python, *torture.command(None, cores)[1:], *words]
-    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=2400,
+    done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=3600,
                           env=torture.environment(folder, **variables)
                           | {"PYTHONPATH": str(project)})
     if done.returncode or says not in done.stdout + done.stderr:
