@@ -142,6 +142,36 @@ def blocks(model: torch.nn.Module) -> torch.nn.ModuleList:
     return inner.layers if hasattr(inner, "layers") else inner.layer
 
 
+def keep_channels_last(model: torch.nn.Module) -> torch.nn.Module:
+    """Let a front end with layer norms compute without turning its arrays around, in place.
+
+    The library goes to and fro between [B, C, T], which it convolves, and [B, T, C], which the
+    norm wants: two copies a layer, a sixth of a small encoder's time on a CPU. The same
+    convolution reads channels last. Equal up to rounding; other front ends stay as they are.
+    """
+    from types import MethodType
+
+    from torch.nn import LayerNorm
+
+    front = getattr(model, "feature_extractor", None)
+    for layer in list(getattr(front, "conv_layers", ()))[1:]:  # the first has a single channel
+        if isinstance(getattr(layer, "layer_norm", None), LayerNorm):
+            layer.forward = MethodType(_channels_last, layer)
+    return model
+
+
+def _channels_last(layer: torch.nn.Module, given_BCT: torch.Tensor) -> torch.Tensor:
+    import torch
+
+    if given_BCT.device.type != "cpu":
+        return type(layer).forward(layer, given_BCT)
+    weight = layer.conv.weight.unsqueeze(2).contiguous(memory_format=torch.channels_last)
+    out_BTC = torch.nn.functional.conv2d(
+        given_BCT.unsqueeze(2), weight, layer.conv.bias, (1, layer.conv.stride[0])
+    ).squeeze(2).transpose(1, 2)  # fmt: skip
+    return layer.activation(layer.layer_norm(out_BTC).transpose(1, 2))
+
+
 def needs_equal_lengths(encoder: Encoder) -> bool:
     """Whether padding would leak: a group norm over time, or convolutions behind the front end."""
     config = encoder.model.config

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
+from saeutils.encoders_forward import keep_channels_last
 from saeutils.encoders_hub import Checkpoint, checked_pickle, converted_folder
 from saeutils.files import atomic, read_json
 
@@ -116,7 +117,7 @@ def load(checkpoint: Checkpoint, seed: int | None = None, as_released: bool = Fa
             notes += more
         else:
             model = _drawn(cls, config, seed)
-    model = _encoder_of(model).eval().requires_grad_(False)
+    model = keep_channels_last(_encoder_of(model).eval().requires_grad_(False))
     return Loaded(model, kind, rate, normalize, _extractor(settings, kind, model, name),
                   tuple(notes), tuple(left_over),
                   digest(checkpoint, seed, "Wav2Vec2Model" if as_released else ""))  # fmt: skip

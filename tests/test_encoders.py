@@ -37,6 +37,19 @@ def test_masked_pooling_excludes_padding_exactly(encoder):
     assert np.abs(together[0] - together[1]).max() > 100 * TOLERANCE  # the clips do differ
 
 
+def test_a_front_end_that_keeps_channels_last_computes_what_the_library_does(encoder):
+    layers = list(encoder.model.feature_extractor.conv_layers)[1:]
+    assert all("forward" in vars(layer) for layer in layers)
+    given = torch.from_numpy(noise(2 * 6400, scale=1.0)).reshape(2, 1, -1)
+    with torch.inference_mode():
+        given = encoder.model.feature_extractor.conv_layers[0](given)
+        for layer in layers:
+            theirs = type(layer).forward(layer, given)
+            assert layer(given).shape == theirs.shape
+            assert torch.allclose(layer(given), theirs, atol=TOLERANCE)
+            given = theirs
+
+
 def test_level_leaves_no_trace(encoder):
     """Known answer: input normalisation removes gain, so a gain of 30 dB moves nothing."""
     wave = noise(16000)
