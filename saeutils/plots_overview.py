@@ -53,8 +53,8 @@ def overview_rows(
     nulls
         From `saeutils.report.null_series`.
     curves
-        Columns representation, codes, value: R2 on unseen singers in this cell (ICA is left
-        to the figure of both claims).
+        Columns representation, codes, value, and where known ci_low, ci_high: R2 on unseen singers
+        in this cell (ICA is left to the figure of both claims).
     encoder, layer
         The cell that the page tells of.
     margin, chance
@@ -151,8 +151,9 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
                 va="center")
     singers = table.loc[table["panel"] == "kept", "n"].max()
     if singers > 1:
-        figure.text(0.012, 0.012, f"Bars: 95 % intervals over {singers:.0f} unseen singers, of the "
-                    "difference to raw states; grey band: the margin", color=GREY, fontsize=10.5)
+        figure.text(0.012, 0.012, f"Bars: 95 % intervals over {singers:.0f} unseen singers (on the "
+                    "left of the difference to raw states); grey band: the margin", color=GREY,
+                    fontsize=10.5)
     _looks(figure, table)
     return figure
 
