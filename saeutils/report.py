@@ -223,9 +223,12 @@ def headline(entries: list[dict]) -> pd.DataFrame:
 
 def headline_rows(name: str, rows: pd.DataFrame, *, form: str = "{:.2f}",
                   floor: float = 0.005) -> list[dict]:
-    """A headline entry per row of `cells`: tolerance two standard deviations over seeds.
+    """A headline entry per row of `cells`, with the tolerance that seeds give it.
 
-    The tolerance is for reruns on other machines: results on one machine are equal bit for bit.
+    Results on one machine are equal bit for bit. On another one rounding moves an SAE as another
+    seed would, so the tolerance is four standard errors of the difference of two runs of as many
+    seeds. An SD from three seeds is itself uncertain: it is pooled over the rows of one
+    representation.
 
     Parameters
     ----------
@@ -238,13 +241,25 @@ def headline_rows(name: str, rows: pd.DataFrame, *, form: str = "{:.2f}",
     floor
         Smallest tolerance, for values without several seeds.
     """
+    rows = rows.assign(tolerance=rows.groupby("representation")["seed_sd"].transform(
+        lambda sd: np.sqrt((sd**2).mean())))
     entries = []
     for row in rows.to_dict("records"):
-        spread = row.get("seed_sd")
-        tolerance = max(floor, 2 * spread) if spread == spread and spread is not None else floor
+        tolerance = rerun_tolerance(row["tolerance"], row["n_seeds"], floor)
         entries.append({"name": name.format(**row), "value": row["value"],
                         "tolerance": tolerance, "text": form.format(row["value"])})
     return entries
+
+
+def rerun_tolerance(seed_sd: float, n_seeds: float, floor: float) -> float:
+    """Four standard errors of the difference of two means over seeds, ``floor`` at least.
+
+    Examples
+    --------
+    >>> rerun_tolerance(0.02, 2, 0.005), rerun_tolerance(float("nan"), 1, 0.005)
+    (0.08, 0.005)
+    """
+    return max(floor, 4 * seed_sd * (2 / n_seeds) ** 0.5) if seed_sd == seed_sd else floor
 
 
 def claim_sentences(
@@ -279,7 +294,8 @@ def claim_sentences(
         verdict = f"not shown to be kept ({lost})"
     text = (f"Information about technique is **{verdict}**: retention {_points(one, 'retention')}, "
             f"readability {_points(one, 'readability')}, SAE minus untrained dictionary "
-            f"{_points(one, 'learned')} points of balanced accuracy")
+            f"{_points(one, 'learned')} points of balanced accuracy"
+            f"{_seeds(one.loc['readability'])}")
     rows.append(("claim1", one, verdict, text))
     two = _primary(reading, encoder)
     against, own = two.loc["against_linear"], two.loc["learned"]
@@ -343,6 +359,12 @@ def _points(table: pd.DataFrame, name: str) -> str:
     row = table.loc[name]
     return (f"{100 * row['value']:+.1f} [{100 * row['ci_low']:.1f}, "
             f"{100 * row['ci_high']:.1f}]")
+
+
+def _seeds(row: pd.Series) -> str:
+    """How much the codes' accuracy moves with the seed of the SAE; nothing for one seed."""
+    sd = row.get("seed_sd", np.nan)
+    return f"; another seed moves the codes by {100 * sd:.1f} (SD)" if np.isfinite(sd) else ""
 
 
 def _plain(row: pd.Series) -> str:

@@ -59,7 +59,17 @@ def test_headline_refuses_twins_and_gaps():
 def test_headline_tolerance_follows_the_seeds():
     table = report.cells(rows(seed=[0, 1], value=[0.4, 0.6]), metric="accuracy")
     entry = report.headline_rows("sae{sparsity:g}", table)[0]
-    assert entry["name"] == "sae75" and entry["tolerance"] == pytest.approx(2 * 0.1414, abs=1e-3)
+    assert entry["name"] == "sae75"
+    assert entry["tolerance"] == pytest.approx(4 * np.sqrt(0.02), abs=1e-6)  # SD .1414, two seeds
+
+
+def test_headline_tolerance_is_pooled_over_the_rows_of_a_representation():
+    """Three seeds that happen to agree give no narrow tolerance beside three that do not."""
+    close = rows(seed=[0, 1], value=[0.5, 0.5], sparsity=[75.0, 75.0])
+    wide = rows(seed=[0, 1], value=[0.4, 0.6], sparsity=[95.0, 95.0])
+    table = report.cells(pd.concat([close, wide]), metric="accuracy")
+    one, other = report.headline_rows("sae{sparsity:g}", table)
+    assert one["tolerance"] == other["tolerance"] == pytest.approx(4 * 0.1, abs=1e-6)
 
 
 def claim_tables(*, low, own_low, kept=1.0):
