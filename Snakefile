@@ -36,6 +36,7 @@ def gpus(step):
 
 # How many one-thread processes a stage may start. Results never depend on it. On one machine a stage
 # counts as one all the same: its quiet parts then leave their core to the stage of another encoder.
+# Only 01, for which everything waits, is left alone: the tour beside it would make all later.
 WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
 CLUSTER = bool(config.get("cluster"))
 
@@ -70,7 +71,7 @@ for name, step, waits_for, marker, words in jobs:
             waits_for,
         output:
             marker,
-        threads: WORKERS.get(step.number, 1) if CLUSTER else 1
+        threads: WORKERS.get(step.number, 1) if CLUSTER or step.number == "01" else 1
         priority: int(step.number not in ("00", "07"))  # side dishes fill idle cores at the end
         resources:
             mem_mb=mebibytes(step),
