@@ -297,7 +297,7 @@ def attribute_groups(table: pd.DataFrame, *, note: str | None = None) -> Figure:
         axis.hlines(expected, np.arange(len(groups)) - 0.45, np.arange(len(groups)) + 0.45,
                     color=GREY, linestyle="--", linewidth=1.3, label="expected from group size")
     axis.set_xticks(range(len(groups)), [str(group).replace("_", " ") for group in groups],
-                    rotation=20, ha="right")
+                    fontsize=9.5)
     axis.set(ylabel="attributes among the ten best")
     axis.grid(axis="x", visible=False)
     _legend_above(figure, axis, columns=4)

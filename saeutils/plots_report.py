@@ -113,8 +113,23 @@ SAID = {"ci_low": "from", "ci_high": "to", "target_low": "wanted from", "target_
         "decoder_cosine": "cosine of directions", "sd": "SD",
         "code_correlation": "correlation of codes", "cka_first": "CKA with first",
         "cka_last": "CKA with last", "named": "named after", "r_named": "correlation with it",
-        "strongest": "follows most", "r_strongest": "correlation with that"}
+        "strongest": "follows most", "r_strongest": "correlation with that",
+        "null": "untrained dictionary", "seed_sd": "SD over seeds", "n_seeds": "seeds",
+        "against_linear": "against the best linear basis", "band_low": "band from",
+        "band_high": "band to"}
 UPPER = {"fvu": "FVU", "mse": "MSE", "l0": "L0", "auc": "AUC", "sae": "SAE", "r2": "R²", "R2": "R²"}
+
+
+class Shown(pd.DataFrame):
+    """A table for the eye: a notebook shows its texts whole, where pandas cuts them at 50."""
+
+    @property
+    def _constructor(self):
+        return Shown
+
+    def _repr_html_(self):
+        with pd.option_context("display.max_colwidth", None):
+            return super()._repr_html_()
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:
@@ -133,7 +148,7 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     >>> shown.columns.tolist(), shown.index.tolist(), shown.iat[0, 1]
     (['untrained dictionary', 'tonic (semitones)'], ['–'], 'AM depth')
     """
-    shown = table.copy()
+    shown = Shown(table)
     for place, (_, column) in enumerate(table.items()):
         if column.dtype == object or isinstance(column.dtype, pd.StringDtype):
             shown.isetitem(place, column.map(_cell).astype(object))

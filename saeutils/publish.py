@@ -284,12 +284,19 @@ def gallery(table: Path, profile: str) -> str:
         lines += [f"Every published value beside ours: [report card]({profile}/report_card.md). "
                   f"Which cells each table holds: [cells.csv]({profile}/cells.csv).", ""]
     figures = pd.read_csv(table).to_dict("records")
-    for row in sorted(figures, key=lambda row: row["figure"] != "overview"):  # the whole first
+    for row in sorted(figures, key=lambda row: _place(row["figure"])):
         name = row["figure"]
-        lines += [f"## {name.replace('_', ' ', 1).replace('_', ' ')}", "",
+        title = re.sub(r"^fig(\w+?) ", r"Figure \1 · ", name.replace("_", " "))
+        lines += [f"## {title[0].upper()}{title[1:]}", "",
                   f"![{row['alt']}]({profile}/{name}.png)", "",
                   f"{row['alt']} Data: [{name}.csv]({profile}/{name}.csv)", ""]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def _place(figure: str) -> tuple[int, str]:
+    """The whole first, then by number and letter: 0, 1a, 1b, 2, 10."""
+    found = re.match(r"fig(\d+)", figure)
+    return (int(found[1]) if found else -1, figure)
 
 
 def with_outputs(source: Any, executed: Any) -> Any:

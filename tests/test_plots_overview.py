@@ -81,6 +81,9 @@ def test_the_gallery_begins_with_the_whole(tmp_path):
 
     (tmp_path / "results").mkdir()
     table = tmp_path / "results" / "gallery.csv"
-    pd.DataFrame({"figure": ["fig1_first", "overview"], "alt": ["One.", "All."]}).to_csv(table)
+    names = ["fig10_last", "fig1c_third", "fig1a_first", "overview", "fig2_next"]
+    pd.DataFrame({"figure": names, "alt": names}).to_csv(table)
     page = publish.gallery(table, "demo")
-    assert page.index("## overview") < page.index("## fig1 first")
+    titles = [line.removeprefix("## ") for line in page.splitlines() if line.startswith("## ")]
+    assert titles == ["Overview", "Figure 1a · first", "Figure 1c · third", "Figure 2 · next",
+                      "Figure 10 · last"]

@@ -169,3 +169,11 @@ def test_a_column_with_gaps_keeps_its_decimals_and_a_truth_is_yes_or_no():
     assert shown["dead fraction"].tolist() == [0.5, 0.25, 0.0]
     assert shown["true to name"].tolist() == ["yes", "no", "yes"]
     assert shown.index.tolist() == ["FVU", "SAE", "L0"]
+
+
+def test_long_texts_of_a_shown_table_are_not_cut_and_the_table_is_left_as_it_was():
+    long = "accuracy of the chosen layer, on the singers that it was chosen on, by fold"
+    table = pd.DataFrame({"quantity": [long], "fvu": [0.5]})
+    shown = plots_report.in_words(table)
+    assert long in shown._repr_html_() and long in shown.round(1)._repr_html_()
+    assert table.columns.tolist() == ["quantity", "fvu"] and type(table) is pd.DataFrame
