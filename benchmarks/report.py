@@ -197,8 +197,11 @@ def _times(value: float, loop: float, seconds: bool = False) -> str:
 
 
 def _machine(data: pd.DataFrame) -> str:
-    return (f"{data['machine'].iloc[0]}, {data['date'].iloc[0]}, medians of "
-            f"{data['rounds'].iloc[0]} rounds in turn.")
+    """Machines, dates and rounds: parts of a table may have been measured on other days."""
+    dates, rounds = sorted(data["date"].unique()), sorted(data["rounds"].unique())
+    return (f"{' and '.join(data['machine'].unique())}, "
+            f"{' to '.join(sorted({dates[0], dates[-1]}))}, "
+            f"medians of {' or '.join(f'{n:g}' for n in rounds)} rounds in turn.")
 
 
 def _not_run(data: pd.DataFrame) -> list[str]:

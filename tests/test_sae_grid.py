@@ -77,6 +77,17 @@ def test_a_stacked_grid_holds_the_same_saes(tmp_path):
         assert np.abs(stacked.W_dec_FD - alone.W_dec_FD).max() < 5e-3
 
 
+def test_the_progress_bar_shows_error_l0_and_dead_fraction(tmp_path, capsys):
+    cells, rows = grid()
+    train(cells[:1], rows, tmp_path, progress=True)
+    info = load_sae(tmp_path / cells[0].folder).info
+    held, dead = info["metrics"]["validation"], info["metrics"]["train"]["dead_fraction"]
+    shown = capsys.readouterr().err
+    assert "SAEs: 100%" in shown and "1/1" in shown
+    for said in (f"fvu={held['fvu']:.3f}", f"l0={held['l0']:.0f}", f"dead={dead:.0%}"):
+        assert said in shown
+
+
 def test_a_killed_grid_goes_on_where_it_stopped(tmp_path, monkeypatch):
     cells, rows = grid()
     trained = []

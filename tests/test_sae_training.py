@@ -12,6 +12,7 @@ from saeutils import sae_metrics, sae_training
 from saeutils.sae import linear_start, untrained_twin
 from saeutils.sae_kernels import select_largest
 from saeutils.sae_sparse import SparseSteps
+from saeutils.sae_stacked import train_stack
 from saeutils.sae_torch import DenseSteps
 from saeutils.sae_training import CORRECTED, RELEASED, Recipe, centre_and_scale, train_sae
 
@@ -73,6 +74,45 @@ def test_backends_agree_over_fifty_steps(recipe, k):
         assert mine["dead_fraction"] == reference["dead_fraction"]
     assert np.abs(sparse.forward(held) - dense.forward(held)).max() < 1e-3
     assert sparse.info["best_epoch"] == dense.info["best_epoch"]
+
+
+def labelled(n, seed):
+    """Rows of five classes, each of its own causes; which class a row has, [n]."""
+    rng = np.random.default_rng([seed, n])
+    directions = np.random.default_rng(0).standard_normal((30, WIDTH))
+    class_N = rng.integers(0, 5, n)
+    rates_NC = np.where(np.arange(30) % 5 == class_N[:, None], 0.3, 0.05)
+    amounts = rng.exponential(1, (n, 30)) * (rng.random((n, 30)) < rates_NC)
+    acts = amounts @ directions + 0.05 * rng.standard_normal((n, WIDTH)) + 2
+    return acts.astype(np.float32), class_N
+
+
+@pytest.mark.parametrize("recipe", [RELEASED, CORRECTED], ids=lambda r: r.name)
+def test_backends_end_within_the_spread_of_five_seeds(recipe):
+    """Rounding parts the backends after some hundred steps; what they end at stays the same."""
+    from sklearn.linear_model import LogisticRegression
+
+    (train, own), (held, _), (unseen, theirs) = (labelled(*one) for one in
+                                                 ((320, 0), (100, 1), (600, 2)))
+
+    def ends(saes):
+        rows_S3 = []
+        for sae in saes:
+            codes, seen = sae.encode(unseen), sae.encode(train)
+            probe = LogisticRegression(max_iter=500).fit(seen, own)
+            rows_S3.append((sae_metrics.fvu(unseen, sae.decode(codes)), sae_metrics.l0(codes),
+                            probe.score(codes, theirs)))
+        return np.array(rows_S3)
+
+    seeds = range(5)
+    sparse = ends(train_sae(train, held, LATENTS, 6, seed, recipe)[0] for seed in seeds)
+    dense = ends(train_sae(train, held, LATENTS, 6, seed, recipe, "dense")[0] for seed in seeds)
+    jobs = [(train, held, 6, seed) for seed in seeds]
+    stacked = ends(sae for sae, _ in train_stack(jobs, LATENTS, recipe))
+    assert sparse[:, 0].max() < 0.5 and sparse[:, 2].min() > 0.35  # chance is a fifth
+    spread_3 = np.ptp(sparse, axis=0)
+    for other in (dense, stacked):
+        assert (np.abs(other.mean(axis=0) - sparse.mean(axis=0)) <= spread_3 / 2 + 1e-6).all()
 
 
 def test_resting_latents_do_not_change_the_result():
