@@ -27,7 +27,7 @@ def project(tmp_path):
         shutil.copytree(ROOT / "data" / name, tmp_path / "data" / name)
     shutil.copyfile(ROOT / "Snakefile", tmp_path / "Snakefile")
 
-    def go(code_00="", code_01="", cores=2):
+    def go(code_00="", code_01="", cores=3):  # two for 01, one for 00 beside it
         for name, code in (("00_tour", code_00), ("01_data_preparation", code_01)):
             path = tmp_path / "notebooks" / f"{name}.ipynb"
             book = json.loads(path.read_text(encoding="utf-8"))
