@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from saeutils import keys
+from saeutils.estimates import one_core_gflops
 from saeutils.files import atomic
 from saeutils.profiles import ROOT
 from saeutils.protocol import PRIMARY_SPARSITY
@@ -135,6 +136,7 @@ def publish(steps: Sequence[keys.Step]) -> None:
         costs.to_csv(part, index=False, lineterminator="\n")
     whole = costs[costs["stage"] == "all"].iloc[0]
     more = {"chain_minutes": f"{whole['wall_seconds'] / 60:.0f} minutes",
+            "chain_gflops": f"{whole['gflops']:.0f} GFLOP/s",
             "peak_memory": f"{whole['peak_memory_mb'] / 1000:.1f} GB"}
     claims = pd.read_csv(target / "claims.csv")
     more |= dict(zip(claims["name"], claims["text"], strict=True))
@@ -163,7 +165,8 @@ def chain_costs(steps: Sequence[keys.Step]):
     Returns
     -------
     DataFrame
-        Columns stage, wall_seconds, peak_memory_mb, workers, cores, machine, python; the row
+        Columns stage, wall_seconds, peak_memory_mb, workers, cores, machine, python, gflops (of
+        one core's matrix products, measured here and now: seconds say little without it); the row
         "all" holds the whole chain's seconds (stages run side by side) and the largest memory.
 
     Raises
@@ -190,7 +193,8 @@ def chain_costs(steps: Sequence[keys.Step]):
     table = pd.DataFrame(rows)
     whole = dict(rows[0], stage="all", wall_seconds=last["seconds"], workers=last["cores"],
                  peak_memory_mb=table["peak_memory_mb"].max())
-    return pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
+    table = pd.concat([table, pd.DataFrame([whole])], ignore_index=True)
+    return table.assign(gflops=round(one_core_gflops(2.0)))
 
 
 def clean_notebook(notebook: Any) -> Any:
