@@ -26,13 +26,13 @@ def test_paper_by_hand():
     encoder = cost("paper", "02_hubert")
     # both rules; the audit's seven passes of 60 clips, and training clips once in train mode
     work = (1612 * (7.0 + 5.0) + (7 * 60 + 889) * 5.0) * 14.0
-    assert encoder.minutes == pytest.approx((20 + work / 75) / 60)
+    assert encoder.minutes == pytest.approx((estimates.KERNEL_S + work / 75) / 60)
     assert cost("paper", "01").disk_gb > 2.07 + 3.2
 
 
 def test_costs_follow_their_causes():
     def minutes(stage, **more):
-        return cost("paper", stage, **more).minutes - 20 / 60
+        return cost("paper", stage, **more).minutes - estimates.KERNEL_S / 60
 
     assert minutes("03_mert", **{"sae.n_seeds": 1}) == pytest.approx(minutes("03_mert") / 5)
     sampled = {"extraction.audit_all": False}  # the audit of all clips differs by encoder
@@ -53,8 +53,7 @@ def test_every_stage_of_the_chain_has_a_line():
 
 def test_the_demo_is_estimated_within_a_factor_of_two_of_what_was_measured():
     measured = pd.read_csv(keys.ROOT / "benchmarks" / "chain.csv").set_index("stage")
-    speed = measured.gflops["all"]  # of the machine of the published run
-    rows = {row.stage: row.minutes for row in estimates.costs(load_profile("demo"), speed)}
+    rows = {row.stage: row.minutes for row in estimates.costs(load_profile("demo"))}
     core_minutes = (measured.wall_seconds * measured.workers / 60).drop(["00", "all"])
     shared = [stage for stage in core_minutes.index if stage in rows]
     total = sum(rows[stage] for stage in shared) / core_minutes[shared].sum()
