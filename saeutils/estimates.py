@@ -209,7 +209,8 @@ def _encoder(
     three = Cost(f"03_{name}", (KERNEL_S * slow + rows / pace / STEPS_SHARE) / 60, n_saes * each,
                  KERNEL_GB + 6 * each + clips.n * layers * width * 4 * 2 / 1e9,
                  f"{n_saes} dictionaries, {rows:,} rows at {pace * STEPS_SHARE:,.0f} rows/s; "
-                 f"{each * 1000:.1f} MB each, {kept * each:.1f} GB stay (sae.keep_saes: {sae.keep_saes})")
+                 f"{each * 1000:.1f} MB each, {kept * each:.1f} GB stay (sae.keep_saes: "
+                 f"{sae.keep_saes})")
     cells = 2 * n_saes + 4 * states
     more = []
     for stage, share in CODES_S.items():
