@@ -251,8 +251,8 @@ SECTIONS = {
     "chain.csv": lambda: plain("chain.csv", "The demo chain", "Seconds and peak memory per stage "
                                "of the published run."),
     "chain_runs.csv": lambda: plain("chain_runs.csv", "Cold runs of the demo chain", "From the "
-                                    "first stage to the last, after the set-up; processors of two "
-                                    "kinds, so seconds differ more than the code does."),
+                                    "first stage to the last, after the set-up, on two machines: "
+                                    "their seconds differ by more than the code does."),
     "scaling.csv": lambda: plain("scaling.csv", "Cost that grows with the data", "Time and peak "
                                  "memory against clips and frames."),
 }

@@ -74,6 +74,25 @@ def read_table(path: Path):
                          "writes it again") from None
 
 
+TIDY = ("encoder", "layer", "representation", "variant", "sparsity", "k", "seed", "protocol",
+        "split", "attribute", "metric", "value", "ci_low", "ci_high", "n")
+
+
+def in_order(table):
+    """The table with those of its columns that all result tables share in their common order.
+
+    They change places among themselves; every other column stays where it is.
+
+    Examples
+    --------
+    >>> import pandas as pd
+    >>> list(in_order(pd.DataFrame(columns=["entry", "layer", "note", "encoder"])))
+    ['entry', 'encoder', 'note', 'layer']
+    """
+    shared = iter(sorted((name for name in table if name in TIDY), key=TIDY.index))
+    return table[[next(shared) if name in TIDY else name for name in table]]
+
+
 def write_csv(table, part: Path) -> None:
     table.to_csv(part, index=False, float_format="%.10g", lineterminator="\n")
 

@@ -196,7 +196,7 @@ class Stage:
         path = self.path(files.table_file(name))
         write = files.write_csv if path.suffix == ".csv" else files.write_parquet
         with files.atomic(path) as part:
-            write(self._marked(table) if path.suffix == ".csv" else table, part)
+            write(files.in_order(self._marked(table)) if path.suffix == ".csv" else table, part)
         return self.keep(path)
 
     def write_arrays(self, name: str, arrays: dict[str, Any]) -> Path:

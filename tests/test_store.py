@@ -155,3 +155,10 @@ def test_what_a_killed_run_left_half_written_is_not_recorded():
         stage.path(name).write_text("{}")
         stage.keep(stage.path(name))
     assert list(stage.outputs("00")) == ["saes/seed_0/cfg.json"]
+
+
+def test_columns_that_all_tables_share_keep_their_order_among_themselves():
+    table = pd.DataFrame([[1, 2, 3, 4]], columns=["entry", "protocol", "note", "encoder"])
+    ordered = files.in_order(table)
+    assert list(ordered) == ["entry", "encoder", "note", "protocol"]
+    assert ordered["encoder"].tolist() == [4] and ordered["protocol"].tolist() == [2]
