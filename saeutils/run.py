@@ -27,7 +27,8 @@ from saeutils.plain_yaml import read_yaml
 from saeutils.profiles import available, data_folder, load_profile
 
 # No right, file too large, no space, read-only, quota: the state of the machine, no mistake here.
-DISK_ERRORS = tuple(f"[Errno {number}]" for number in (13, 27, 28, 30, 122))
+# In Python's words at the start, in Rust's (safetensors) at the end.
+DISK_ERRORS = re.compile(r"^\[Errno (13|27|28|30|122)\]|\(os error (13|27|28|30|122)\)$")
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EPILOG = """examples:
   python -m saeutils.run 03 --profile demo -p encoder demo
@@ -176,7 +177,7 @@ def _drop_error_marks(path: Path) -> None:
 
 
 def _explain(source: Path, target: Path, error: Any) -> str:
-    own = error.ename in ("StageError", "ValueError") or error.evalue.startswith(DISK_ERRORS)
+    own = error.ename in ("StageError", "ValueError") or DISK_ERRORS.search(error.evalue)
     lines = [f"{source.name} stopped in cell {error.exec_count}:", ""]
     lines += [f"    {line}" for line in error.source.strip().splitlines()]
     if not own:

@@ -63,6 +63,21 @@ def test_an_error_of_ours_comes_without_a_traceback(notebook):
     assert "Traceback" not in str(caught.value)
 
 
+@pytest.mark.parametrize("write", [
+    "open(folder + '/x', 'wb').write(b'0' * 10**6)",
+    "import numpy as np; from safetensors.numpy import save_file\n"
+    "save_file({'x': np.zeros(10**6)}, folder + '/x')",
+], ids=["Python", "safetensors"])
+def test_a_disk_s_refusal_in_any_library_comes_without_a_traceback(notebook, tmp_path, write):
+    """safetensors has errors of its own, and the system's words stand at their end."""
+    limit = ("import resource, signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+             f"folder = {str(tmp_path)!r}\n"
+             "resource.setrlimit(resource.RLIMIT_FSIZE, (300_000, 300_000))\n")
+    with pytest.raises(run.NotebookFailure) as caught:
+        notebook(limit + write)
+    assert "File too large" in str(caught.value) and "Traceback" not in str(caught.value)
+
+
 def test_an_early_exit_is_no_success(notebook):
     with pytest.raises(run.NotebookFailure):
         notebook("import sys\nsys.exit(0)", FINISH)
