@@ -25,6 +25,9 @@ FOUND = (
      "test_what_a_killed_run_left_half_written_is_not_recorded"),
     ("a killed kernel", "its worker processes stayed, waiting, with their memory; no file was "
      "touched", "test_workers_of_a_killed_process_do_not_stay"),
+    ("a full disk inside a chain", "safetensors told it in other words than Python, and a "
+     "traceback stood above the line", "test_a_disk_s_refusal_in_any_library_comes_without_a_"
+     "traceback"),
 )
 
 
