@@ -332,11 +332,16 @@ def test_settings_files_round_trip(tmp_path):
     (("stick", "PROFILE=smoke", "STICK=/proc/x"), "run `make reproduce PROFILE=smoke` first"),
 ])
 def test_a_bad_word_for_make_is_one_error(words, says, tmp_path):
-    """The Makefile's own lines, with this Python in the place of the one it would set up."""
+    """The Makefile's own lines, with this Python in the place of the one it would set up.
+
+    A `make test` around this test hands its own words and its level down: a user's shell has neither.
+    """
+    shell = {name: value for name, value in os.environ.items()
+             if name not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL")}
     made = subprocess.run(
         ["make", "--no-print-directory", *words, f"PY={sys.executable}", "READY="], cwd=ROOT,
-        capture_output=True, text=True, env=dict(os.environ) | {"SAEUTILS_DATA": str(tmp_path),
-                                                                "PYTHONPATH": str(ROOT)})
+        capture_output=True, text=True, env=shell | {"SAEUTILS_DATA": str(tmp_path),
+                                                     "PYTHONPATH": str(ROOT)})
     lines = [line for line in made.stderr.splitlines() if "error:" in line]
     assert made.returncode and len(lines) == 1 and says in lines[0], made.stderr
     assert made.stderr.splitlines()[-1].startswith("make: *** ")
