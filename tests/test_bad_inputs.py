@@ -334,7 +334,7 @@ def test_settings_files_round_trip(tmp_path):
 def test_a_bad_word_for_make_is_one_error(words, says, tmp_path):
     """The Makefile's own lines, with this Python in the place of the one it would set up.
 
-    A `make test` around this test hands its own words and its level down: a user's shell has neither.
+    A `make test` around this test hands down its words and its level: a user's shell has neither.
     """
     shell = {name: value for name, value in os.environ.items()
              if name not in ("MAKEFLAGS", "MFLAGS", "MAKEOVERRIDES", "MAKELEVEL")}
