@@ -2,14 +2,16 @@
 
     python benchmarks/bench_scaling.py                 -> benchmarks/scaling.csv
     python benchmarks/bench_scaling.py --part frames   only the training on frames
+    python benchmarks/bench_scaling.py --part rows     ten million narrow rows from the disk
 
 Clips: the smoke chain with more singers, stage by stage on one core, in a folder of its own.
 Frames: one dictionary trained on shards of made-up frames (768 wide), one pass, each size in a
-fresh process. The measure is processor time (user and system, of a stage and all it starts), which
-other work on the machine hardly changes. Every row holds the ratio to 1x. `exponent`: from the last
-two doublings alone, log2 of (cost at 8x - at 4x) / (at 4x - at 2x): 1 is linear, and what a stage
-costs before its first clip cancels out; empty where a doubling adds less than half a second, which
-is noise.
+fresh process. Rows: the same with a hundred thousand, a million and ten million rows of width 64
+(2.6 GB on the disk), for the memory. The measure is processor time (user and system, of a stage
+and all it starts), which other work on the machine hardly changes. Every row holds the ratio to 1x.
+`exponent`: from the last two steps alone, as log2 of (cost at 8x - at 4x) / (at 4x - at 2x): 1 is
+linear, and what a stage costs before its first clip cancels out; empty where a step adds less than
+half a second, which is noise.
 """
 
 from __future__ import annotations
@@ -34,13 +36,15 @@ from saeutils.profiles import ROOT
 HERE = Path(__file__).resolve().parent
 SCALES = (1, 2, 4, 8)
 FRAMES, WIDTH, LATENTS, K = 16_384, 768, 2_048, 102
+ROWS, NARROW, ROW_SCALES = 100_000, 64, (1, 10, 100)
 SINGERS = 4
 COLUMNS = ["part", "stage", "scale", "size", "cpu_seconds", "peak_memory_mb",
            "cpu_ratio", "memory_ratio", "exponent", "machine"]
 LEAST_S = 0.5  # a doubling that adds less says nothing about growth
 
 
-def frames_once(n: int, folder: str) -> dict[str, float]:
+def frames_once(n: int, folder: str, width: int = WIDTH, latents: int = LATENTS,
+                k: int = K) -> dict[str, float]:
     """Train on `n` frames in shards; time and peak memory of this process."""
     from safetensors.numpy import save_file
 
@@ -49,37 +53,46 @@ def frames_once(n: int, folder: str) -> dict[str, float]:
     from saeutils.sae_training import CORRECTED, Recipe
 
     rng = np.random.default_rng(0)
-    directions = rng.standard_normal((64, WIDTH)).astype(np.float32)
-    for number, first in enumerate(range(0, n, 8_192)):
-        rows = min(8_192, n - first)
+    directions = rng.standard_normal((64, width)).astype(np.float32)
+    each = max(8_192, n // 100)
+    for number, first in enumerate(range(0, n, each)):
+        rows = min(each, n - first)
         amounts = rng.exponential(1, (rows, 64)).astype(np.float32)
-        noise = 0.05 * rng.standard_normal((rows, WIDTH)).astype(np.float32)
+        noise = 0.05 * rng.standard_normal((rows, width)).astype(np.float32)
         save_file({"frames": amounts @ directions + noise}, f"{folder}/{number:04d}.safetensors")
     shards = open_shards(Path(folder).glob("*.safetensors"))
     recipe = Recipe(**{**CORRECTED.__dict__, "epochs": 1})
     held = shards[0].read(0, 256)
-    train_stream(shards[:1], held, LATENTS, K, 0, recipe, buffer=8_192)  # compile, fill caches
+    train_stream(shards[:1], held, latents, k, 0, recipe, buffer=8_192)  # compile, fill caches
     used = time.process_time()
-    train_stream(shards, held, LATENTS, K, 0, recipe, buffer=8_192)
+    train_stream(shards, held, latents, k, 0, recipe, buffer=8_192)
     return {"cpu_seconds": time.process_time() - used,
             "peak_memory_mb": peak_memory_mb()}
 
 
 def frames(scales: tuple[int, ...]) -> list[dict]:
     """One row for each number of frames."""
-    rows = []
-    for scale in scales:
-        with tempfile.TemporaryDirectory() as folder:
-            code = ("import json, sys; sys.path.insert(0, sys.argv[1]); import bench_scaling as b;"
-                    "print(json.dumps(b.frames_once(int(sys.argv[2]), sys.argv[3])))")
-            done = subprocess.run(
-                [sys.executable, "-c", code, str(HERE), str(scale * FRAMES), folder], check=True,
-                capture_output=True, text=True, env=_environment(folder))
-        cost = json.loads(done.stdout.strip().splitlines()[-1])
-        rows.append({"part": "frames", "stage": "sae_stream", "scale": scale,
-                     "size": scale * FRAMES, **cost})
-        print(rows[-1], flush=True)
-    return rows
+    return [streamed("frames", scale, FRAMES, WIDTH, LATENTS, K) for scale in scales]
+
+
+def narrow_rows() -> list[dict]:
+    """One row for each number of narrow rows, up to ten million."""
+    return [streamed("rows", scale, ROWS, NARROW, 4 * NARROW, NARROW // 5) for scale in ROW_SCALES]
+
+
+def streamed(part: str, scale: int, least: int, *shape: int) -> dict:
+    """Training on ``scale * least`` rows of this width, latents and k, in a fresh process."""
+    with tempfile.TemporaryDirectory() as folder:
+        code = ("import json, sys; sys.path.insert(0, sys.argv[1]); import bench_scaling as b;"
+                "print(json.dumps(b.frames_once(int(sys.argv[3]), sys.argv[2],"
+                " *map(int, sys.argv[4:]))))")
+        done = subprocess.run(
+            [sys.executable, "-c", code, str(HERE), folder, *map(str, (scale * least, *shape))],
+            check=True, capture_output=True, text=True, env=_environment(folder))
+    cost = json.loads(done.stdout.strip().splitlines()[-1])
+    row = {"part": part, "stage": "sae_stream", "scale": scale, "size": scale * least, **cost}
+    print(row, flush=True)
+    return row
 
 
 def clips(scales: tuple[int, ...]) -> list[dict]:
@@ -124,18 +137,23 @@ def finished(rows: list[dict]) -> pd.DataFrame:
         part = part.sort_values("scale").copy()
         part["cpu_ratio"] = (part["cpu_seconds"] / part["cpu_seconds"].iloc[0]).round(2)
         part["memory_ratio"] = (part["peak_memory_mb"] / part["peak_memory_mb"].iloc[0]).round(2)
-        parts.append(part.assign(exponent=exponent(part["cpu_seconds"].to_numpy()),
+        growth = exponent(part["cpu_seconds"].to_numpy(), part["scale"].to_numpy())
+        parts.append(part.assign(exponent=growth,
                                  machine=platform.machine()))
     table = pd.concat(parts, ignore_index=True)[COLUMNS]
     return table.round({"cpu_seconds": 2, "peak_memory_mb": 1})
 
 
-def exponent(costs: np.ndarray) -> float:
-    """Growth over the last two doublings, what costs nothing per clip left out; NaN in noise."""
+def exponent(costs: np.ndarray, scales: np.ndarray) -> float:
+    """Growth over the last two steps, what costs nothing per clip left out; NaN in noise.
+
+    >>> exponent(np.array([7.0, 9.0, 13.0]), np.array([2, 4, 8]))
+    1.0
+    """
     added = np.diff(costs[-3:])
     if len(added) < 2 or added.min() < LEAST_S:
         return float("nan")
-    return round(float(np.log2(added[1] / added[0])), 2)
+    return round(float(np.log(added[1] / added[0]) / np.log(scales[-1] / scales[-2])), 2)
 
 
 def _environment(folder: str) -> dict[str, str]:
@@ -148,12 +166,14 @@ def _environment(folder: str) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__,
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--part", choices=["all", "clips", "frames"], default="all")
+    parser.add_argument("--part", choices=["all", "clips", "frames", "rows"], default="all")
     parser.add_argument("--scales", type=int, nargs="+", default=list(SCALES))
     parser.add_argument("--out", type=Path, default=HERE / "scaling.csv")
     options = parser.parse_args()
-    rows = frames(tuple(options.scales)) if options.part != "clips" else []
-    rows += clips(tuple(options.scales)) if options.part != "frames" else []
+    wanted = {"all": ("frames", "rows", "clips")}.get(options.part, (options.part,))
+    rows = frames(tuple(options.scales)) if "frames" in wanted else []
+    rows += narrow_rows() if "rows" in wanted else []
+    rows += clips(tuple(options.scales)) if "clips" in wanted else []
     table = finished(rows)
     if options.part != "all" and options.out.is_file():
         kept = pd.read_csv(options.out)

@@ -16,6 +16,7 @@ from pathlib import Path
 from saeutils import keys
 from saeutils.inputs import listed_paths
 from saeutils.profiles import ROOT, Profile, encoder_slug, load_profile, place
+from saeutils.protocol import PRIMARY_SPARSITY
 
 REFERENCE_GFLOPS = 75.0  # one core of the measured machine, float32 matrices
 CORE_SHARE = 0.8  # what each further core adds: processes share memory
@@ -201,17 +202,19 @@ def _encoder(
     latents = sae.latents or sae.width_factor * width
     chosen = sae.layers.get(name, "all")
     layers = states if chosen == "all" else len(chosen)
-    n_saes = layers * len(sae.sparsities) * sae.n_seeds * 2
-    rows = n_saes // 2 * (sae.epochs + sae.corrected_epochs) * clips.n_train
+    n_each = layers * len(sae.sparsities) * sae.n_seeds
+    further = layers * _further_seeds(profile)
+    n_saes = 2 * n_each + further
+    rows = (n_each * sae.epochs + (n_each + further) * sae.corrected_epochs) * clips.n_train
     pace = rows_per_second() * (768 * 2048) / (width * latents) / slow
     each = 2 * width * latents * 4 / 1e9
-    kept = n_saes // (sae.n_seeds if sae.keep_saes == "best" else 1)
+    kept = n_saes if sae.keep_saes == "all" else 2 * layers * len(sae.sparsities)
     three = Cost(f"03_{name}", (KERNEL_S * slow + rows / pace / STEPS_SHARE) / 60, n_saes * each,
                  KERNEL_GB + 6 * each + clips.n * layers * width * 4 * 2 / 1e9,
                  f"{n_saes} dictionaries, {rows:,} rows at {pace * STEPS_SHARE:,.0f} rows/s; "
                  f"{each * 1000:.1f} MB each, {kept * each:.1f} GB stay (sae.keep_saes: "
                  f"{sae.keep_saes})")
-    cells = 2 * n_saes + 4 * states
+    cells = 4 * n_each + 2 * _further_seeds(profile) + 4 * states
     more = []
     for stage, share in CODES_S.items():
         seconds = cells * clips.n * latents * share * (latents / 768) * slow
@@ -288,7 +291,15 @@ def report(
 def _freed(profile: Profile, row: Cost) -> float:
     if profile.sae.keep_saes == "all" or not row.stage.startswith("03"):
         return 0.0
-    return row.disk_gb * (1 - 1 / profile.sae.n_seeds)
+    cells = 2 * len(profile.sae.sparsities)
+    return row.disk_gb * (1 - cells / (cells * profile.sae.n_seeds + _further_seeds(profile)))
+
+
+def _further_seeds(profile: Profile) -> int:
+    """Seeds that one layer gets at the primary sparsity beyond those of every cell."""
+    if PRIMARY_SPARSITY not in profile.sae.sparsities:
+        return 0
+    return max(0, profile.sae.primary_seeds - profile.sae.n_seeds)
 
 
 def _spoken(minutes: float) -> str:

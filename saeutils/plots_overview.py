@@ -125,7 +125,8 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
     sparsity = sentences["sparsity"].iloc[0]
     for term, here in TERMS.items():
         answers["kept"] = answers["kept"].replace(term, here.format(sparsity=sparsity))
-    answers["kept"] = answers["kept"].split("; another seed")[0].rstrip(".") + "."  # three lines
+    # three lines hold no more
+    answers["kept"] = answers["kept"].split("; codes are the mean")[0].rstrip(".") + "."
     answers["published"] = _as_published(table[table["panel"] == "published"])
     names = [name for name in PANELS if (table["panel"] == name).any()]
     figure, axes = new_figure(note=note, width=12.0, height=7.6)

@@ -362,9 +362,12 @@ def _points(table: pd.DataFrame, name: str) -> str:
 
 
 def _seeds(row: pd.Series) -> str:
-    """How much the codes' accuracy moves with the seed of the SAE; nothing for one seed."""
+    """How far single seeds of the SAE lie apart in the codes' accuracy; nothing for one seed."""
     sd = row.get("seed_sd", np.nan)
-    return f"; another seed moves the codes by {100 * sd:.1f} (SD)" if np.isfinite(sd) else ""
+    if not np.isfinite(sd):
+        return ""
+    return (f"; codes are the mean of {row['n_seeds']:.0f} seeds, which differ by "
+            f"{100 * sd:.1f} (SD)")
 
 
 def _plain(row: pd.Series) -> str:

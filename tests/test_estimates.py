@@ -20,9 +20,10 @@ def test_paper_by_hand():
     """Two layers, six sparsities, five seeds, two recipes; epochs of each over training clips."""
     sae = cost("paper", "03_hubert")
     loaded = load_profile("paper").sae
-    rows = 60 * (loaded.epochs + loaded.corrected_epochs) * 889  # 1212 clips x 11 of 15 singers
-    assert f"120 dictionaries, {rows:,} rows" in sae.sums
-    assert sae.disk_gb == pytest.approx(120 * 2 * 768 * 2048 * 4 / 1e9)
+    rows = (60 * (loaded.epochs + loaded.corrected_epochs)  # and five more seeds in two layers
+            + 10 * loaded.corrected_epochs) * 889  # 1212 clips x 11 of 15 singers
+    assert f"130 dictionaries, {rows:,} rows" in sae.sums
+    assert sae.disk_gb == pytest.approx((120 + 2 * 5) * 2 * 768 * 2048 * 4 / 1e9)
     encoder = cost("paper", "02_hubert")
     # both rules; the audit's seven passes of 60 clips, and training clips once in train mode
     work = (1612 * (7.0 + 5.0) + (7 * 60 + 889) * 5.0) * 14.0
@@ -34,7 +35,12 @@ def test_costs_follow_their_causes():
     def minutes(stage, **more):
         return cost("paper", stage, **more).minutes - estimates.KERNEL_S / 60
 
-    assert minutes("03_mert", **{"sae.n_seeds": 1}) == pytest.approx(minutes("03_mert") / 5)
+    even = {"sae.primary_seeds": 1}
+    one = minutes("03_mert", **{"sae.n_seeds": 1}, **even)
+    assert one == pytest.approx(minutes("03_mert", **even) / 5)
+    further = minutes("03_mert", **{"sae.primary_seeds": 6}) - minutes("03_mert", **even)
+    epochs = load_profile("paper").sae.corrected_epochs  # of one more dictionary in each layer
+    assert further == pytest.approx(one / 6 * epochs / (100 + epochs))
     sampled = {"extraction.audit_all": False}  # the audit of all clips differs by encoder
     assert minutes("02_mert", **sampled) == pytest.approx(1.5 * minutes("02_hubert", **sampled))
     assert minutes("02_mert") > 1.5 * minutes("02_hubert") > 1.5 * minutes("02_hubert", **sampled)
