@@ -41,6 +41,7 @@ METRICS = {
 LEVELS = {"log_mel": "log-mel statistics", "egemaps": "eGeMAPS attributes",
           "duration": "duration alone", "majority": "majority class"}
 GREY = "#666666"
+DOTS = ((0, (1, 2)), (0, (6, 2, 1, 2)))  # lines to compare with
 SYNTHETIC = "synthetic singers"
 _HOUSE = {"note": SYNTHETIC}  # what a figure says when its caller says nothing
 
@@ -155,19 +156,19 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
                   note: str | None = None, columns: int = 3) -> Figure:
     """A metric by sparsity, one panel per value of `panel`, one line per representation.
 
-    Rows of representation ``raw`` (no sparsity) become a horizontal dashed line.
+    Rows of representation ``raw`` become a dashed line, `references` (chance, a margin) dotted
+    ones that the legend names: in a panel a name would lie on bars.
 
     Parameters
     ----------
     table
-        Columns `panel`, representation, sparsity (percent), value, and where known ci_low,
-        ci_high.
+        Columns `panel`, representation, sparsity (percent), value, ci_low and ci_high if known.
     """
     names = list(dict.fromkeys(table[panel]))
     columns = 2 if len(names) == 4 else min(columns, len(names))
     rows = -(-len(names) // columns)
-    figure, axes = new_figure(rows, columns, width=2.75 * columns + 0.6, height=2.5 * rows + 1.0,
-                              note="", sharey=share_y)
+    figure, axes = new_figure(rows, columns, width=max(2.75 * columns + 0.6, 4.4),
+                              height=2.5 * rows + 1.0, note="", sharey=share_y)
     ticks = sorted(table["sparsity"].dropna().unique())
     kinds = list(dict.fromkeys(table.loc[table["sparsity"].notna(), "representation"]))
     for axis, name in zip(axes.flat, names, strict=False):
@@ -183,8 +184,9 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
                 line(axis, x, values, color=color, marker=marker, style=style, label=label,
                      hollow=kind == "published",
                      offset=0.09 * (kinds.index(kind) - (len(kinds) - 1) / 2))
-        for text, value in (references or {}).items():
-            baseline(axis, value, text, side="left")
+        for number, (text, value) in enumerate((references or {}).items()):
+            axis.axhline(value, color=GREY, linewidth=1, linestyle=DOTS[number % 2], zorder=1,
+                         label=LEVELS.get(text, text))
         axis.set_title(str(name), loc="left")
         axis.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
         axis.set_xlim(-0.4, len(ticks) - 0.6)
@@ -194,7 +196,7 @@ def over_sparsity(table: pd.DataFrame, *, metric: str, panel: str = "panel", log
         axis.set_visible(False)
     below_all(figure, "sparsity of the codes (%)", over_singers(table, note))
     figure.supylabel(METRICS.get(metric, metric), fontsize=11)
-    _legend_above(figure, axes, columns=2 if columns <= 2 else 4)
+    _legend_above(figure, axes, columns=2 if columns < 3 else 4)
     return figure
 
 
@@ -204,8 +206,7 @@ def null_figure(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     Parameters
     ----------
     table
-        Columns representation (published, sae, random, noise), series, sparsity (percent), value;
-        one line per series.
+        Columns representation (published, sae, random, noise), series (a line), sparsity, value.
     """
     figure, axes = new_figure(width=7.2, height=4.6, note=note)
     axis = axes[0, 0]
@@ -267,7 +268,8 @@ def contrasts(table: pd.DataFrame, *, note: str | None = None) -> Figure:
         axis.set_title(str(name).replace("_", " "), loc="left")
     for axis in axes.flat[len(techniques):]:
         axis.set_visible(False)
-    below_all(figure, "real singers: difference to straight tone (interquartile ranges)", note)
+    below_all(figure, "real singers: difference to straight tone (interquartile ranges)",
+              note or f"across: VocalSet; up: {_HOUSE['note']}")
     figure.supylabel("synthetic singers", fontsize=11)
     return figure
 

@@ -55,7 +55,7 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
     looks = {"retention": ("#0072B2", "o"), "readability": ("#009E73", "^"),
              "learned": ("#D55E00", "s")}
     ticks = sorted(contrasts["sparsity"].unique())
-    left.axhspan(-100 * margin, 0, color="#E6E6E6", zorder=0)
+    left.axhspan(-100 * margin, 0, color="#E6E6E6", zorder=0, label="margin")
     left.axhline(0, color=GREY, linewidth=0.8)
     for offset, (name, (color, marker)) in zip((-0.12, 0, 0.12), looks.items(), strict=True):
         part = contrasts[contrasts["contrast"] == name].sort_values("sparsity")
@@ -212,14 +212,15 @@ def response_curve(table: pd.DataFrame, *, x: str, note: str | None = None) -> F
     """
     figure, axes = new_figure(height=3.6, note=note)
     axis = axes[0, 0]
-    for _, part in table.groupby("base_id"):
+    for number, (_, part) in enumerate(table.groupby("base_id")):
         part = part.sort_values("step")
-        axis.plot(part["step"], part["value"], color="#0072B2", linewidth=0.6, alpha=0.35)
+        axis.plot(part["step"], part["value"], color="#0072B2", linewidth=0.7, alpha=0.5,
+                  label="one base clip" if not number else None)
     mean = table.assign(bin=(table["step"] * 2).round() / 2).groupby("bin")["value"].mean()
     axis.plot(mean.index, mean, color="black", marker="o", label="mean over base clips")
     axis.axhline(0, color=GREY, linewidth=0.8)
     axis.set(xlabel=f"{readable(x)}, moved by (population SDs)", ylabel="change of the code (SDs)")
-    axis.legend(loc="upper left")
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return figure
 
 

@@ -140,7 +140,8 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
     table
         Any; labels of rows and columns and text cells such as ``whitened_pca``,
         ``vibrato_extent_st`` or NaN are put into words, True and False become yes and no.
-        Numbers are kept; a column with gaps shows each with the digits of its longest.
+        Numbers are kept, a zero without its minus; a column with gaps shows each with the digits
+        of its longest.
 
     Examples
     --------
@@ -154,8 +155,9 @@ def in_words(table: pd.DataFrame) -> pd.DataFrame:
             shown.isetitem(place, column.map(_cell).astype(object))
         elif column.dtype.kind == "b":
             shown.isetitem(place, column.astype(object).map(_cell))
-        elif column.dtype.kind == "f" and column.isna().any():
-            shown.isetitem(place, _with_gaps(column))
+        elif column.dtype.kind == "f":
+            column = column + 0.0  # no minus before a zero
+            shown.isetitem(place, _with_gaps(column) if column.isna().any() else column)
     for name in ("index", "columns"):
         axis = getattr(table, name)
         levels = [axis.get_level_values(i) for i in range(axis.nlevels)]

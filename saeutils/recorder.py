@@ -1,4 +1,4 @@
-"""A button that records the reader's voice in the notebook, where the browser allows it.
+"""The reader's own voice: a button that records it in the notebook, and the file read back.
 
 The sound never leaves the machine: the browser hands it to the Jupyter server that shows the
 notebook, or, where a page has no such server (the site, nbviewer), offers it for saving.
@@ -10,6 +10,9 @@ import html
 import re
 from pathlib import Path
 
+import numpy as np
+
+SHORTEST_S = 0.3
 PAGE = Path(__file__).parent / "atlas_page" / "recorder.html"
 
 
@@ -48,3 +51,48 @@ def recorder(file: str, notebook: str, *, longest_s: int = 30):
     for mark, value in {"FILE": file, "NOTEBOOK": notebook, "LONGEST": str(longest_s)}.items():
         page = page.replace(f'"{mark}"', f'"{html.escape(value, quote=True)}"')
     return HTML(page)
+
+
+def own_voice(file: str, sampling_rate: int = 16_000) -> np.ndarray:
+    """The reader's own sound file as mono float32 at `sampling_rate` Hz.
+
+    Raises
+    ------
+    ValueError
+        In one line, with the name of the file and the way out: it is missing or a folder, is no
+        sound that can be read (phones often record M4A), is shorter than `SHORTEST_S`, is silent,
+        or holds NaN.
+
+    Examples
+    --------
+    >>> own_voice("no_such.wav")
+    Traceback (most recent call last):
+    ValueError: own_file 'no_such.wav' is no file: give its whole path, or one from the notebook's \
+folder; own_file = "" takes a synthetic voice
+    """
+    from saeutils.activations import load_wave
+
+    place = Path(file).expanduser()
+
+    def refuse(what: str, way_out: str) -> ValueError:
+        return ValueError(f"own_file {file!r} {what}: {way_out}; "
+                          'own_file = "" takes a synthetic voice')
+
+    if place.is_dir():
+        raise refuse("is a folder", "name one sound file in it")
+    if not place.is_file():
+        raise refuse("is no file", "give its whole path, or one from the notebook's folder")
+    try:
+        wave = load_wave(place, sampling_rate)
+    except ValueError as reason:
+        known = re.search(r"empty or holds NaN", str(reason))
+        raise refuse("is empty or holds NaN" if known else "cannot be read as sound",
+                     "record it again" if known else
+                     "convert it to WAV, FLAC, MP3 or OGG (M4A is not read)") from None
+    seconds = len(wave) / sampling_rate
+    if seconds < SHORTEST_S:
+        raise refuse(f"lasts {seconds:.2f} s, and {SHORTEST_S:g} s are needed",
+                     "record a longer note")
+    if np.ptp(wave) < 1e-4:
+        raise refuse("holds nothing but silence", "check the microphone and record again")
+    return wave

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saeutils import plots, plots_atlas, plots_tour
+from saeutils import plots, plots_atlas, plots_report, plots_tour
 from saeutils.keys import STAGES, notebook_path
 
 
@@ -72,3 +72,18 @@ def test_spectrograms_take_one_rate_or_one_for_each_clip():
     ends = [axis.get_xlim()[1] for axis in figure.axes]
     assert ends == pytest.approx([1.0, 1.0], abs=0.1)
     assert [axis.get_title(loc="left") for axis in figure.axes] == ["low", "high"]
+
+
+def test_a_line_to_compare_with_is_named_in_the_legend_and_not_on_the_bars():
+    table = pd.DataFrame({"panel": "a", "representation": "sae", "sparsity": [75, 95],
+                          "value": [0.1, 0.2]})
+    figure = plots.over_sparsity(table, metric="accuracy",
+                                 references={"margin": -0.03, "majority": 0.2})
+    names = [text.get_text() for legend in figure.legends for text in legend.get_texts()]
+    assert names == ["margin", "majority class", "SAE"]
+    assert not figure.axes[0].texts
+
+
+def test_a_zero_carries_no_minus():
+    shown = plots_report.in_words(pd.DataFrame({"a": [-0.0, 0.5], "b": [-0.0, np.nan]}))
+    assert not np.signbit(shown["a"].iloc[0]) and shown["b"].iloc[0] == "0"

@@ -3,10 +3,12 @@
 import struct
 import time
 
+import numpy as np
 import pytest
+import soundfile
 from test_atlas_browser import BROWSER, Page
 
-from saeutils.recorder import recorder
+from saeutils.recorder import own_voice, recorder
 
 
 @pytest.mark.parametrize("file", ["../voice.wav", "my voice.wav", "voice.mp3", ".wav", ""])
@@ -53,3 +55,39 @@ def test_a_browser_records_a_wav_file_and_offers_it(tmp_path, longest):
         assert not page.errors
     finally:
         page.close()
+
+
+def tone(seconds, size=0.3):
+    return size * np.sin(2 * np.pi * 220 * np.arange(int(seconds * 22050)) / 22050)
+
+
+@pytest.mark.parametrize("name, content, said", [
+    ("gone.wav", None, "is no file: give its whole path"),
+    ("folder", "folder", "is a folder: name one sound file in it"),
+    ("notes.txt", b"la la la", "cannot be read as sound: convert it to WAV"),
+    ("phone.m4a", b"\0\0\0\x20ftypM4A " + bytes(200), "cannot be read as sound: convert it"),
+    ("cut.wav", b"RIFF", "cannot be read as sound"),
+    ("empty.wav", np.zeros(0), "is empty or holds NaN: record it again"),
+    ("nan.wav", np.full(9000, np.nan), "is empty or holds NaN: record it again"),
+    ("click.wav", tone(0.1), "lasts 0.10 s, and 0.3 s are needed"),
+    ("mute.wav", np.zeros(22050), "holds nothing but silence"),
+])
+def test_a_wrong_sound_file_is_named_in_one_line_with_the_way_out(tmp_path, name, content, said):
+    place = tmp_path / name
+    if isinstance(content, bytes):
+        place.write_bytes(content)
+    elif isinstance(content, np.ndarray):
+        soundfile.write(place, content, 22050, subtype="FLOAT")
+    elif content == "folder":
+        place.mkdir()
+    with pytest.raises(ValueError) as told:
+        own_voice(str(place))
+    message = str(told.value)
+    assert said in message and name in message and "\n" not in message
+    assert message.endswith('own_file = "" takes a synthetic voice')
+
+
+def test_a_right_one_is_resampled_to_one_channel(tmp_path):
+    soundfile.write(tmp_path / "me.wav", np.stack([tone(1.0), tone(1.0)], axis=1), 22050)
+    wave = own_voice(str(tmp_path / "me.wav"), 16_000)
+    assert wave.shape == (16_000,) and wave.dtype == np.float32
