@@ -7,6 +7,8 @@ that a reader sees, never for those that are written.
 from __future__ import annotations
 
 import re
+from html import escape
+from itertools import cycle
 
 import numpy as np
 import pandas as pd
@@ -117,19 +119,29 @@ SAID = {"ci_low": "from", "ci_high": "to", "target_low": "wanted from", "target_
         "null": "untrained dictionary", "seed_sd": "SD over seeds", "n_seeds": "seeds",
         "against_linear": "against the best linear basis", "band_low": "band from",
         "band_high": "band to"}
+LONG_TEXT, LEFT = 24, '<{} style="text-align: left">'
 UPPER = {"fvu": "FVU", "mse": "MSE", "l0": "L0", "auc": "AUC", "sae": "SAE", "r2": "R²", "R2": "R²"}
 
 
 class Shown(pd.DataFrame):
-    """A table for the eye: a notebook shows its texts whole, where pandas cuts them at 50."""
+    """A table for the eye: a notebook shows its texts whole, and those of a sentence's length from
+    the left, where pandas cuts them at 50 and sets them to the right like numbers."""
 
     @property
     def _constructor(self):
         return Shown
 
     def _repr_html_(self):
-        with pd.option_context("display.max_colwidth", None):
-            return super()._repr_html_()
+        with pd.option_context("display.max_colwidth", None, "display.max_columns", None):
+            page = super()._repr_html_()
+        left = [column.map(lambda cell: isinstance(cell, str) and len(cell) > LONG_TEXT).any()
+                for _, column in self.items()]
+        places = cycle(left)
+        page = re.sub("<td>", lambda cell: LEFT.format("td") if next(places) else cell[0], page)
+        for label in self.columns[left] if self.columns.nlevels == 1 else ():
+            head = f"<th>{escape(str(label))}</th>"
+            page = page.replace(head, head.replace("<th>", LEFT.format("th")), 1)
+        return page
 
 
 def in_words(table: pd.DataFrame) -> pd.DataFrame:

@@ -87,3 +87,12 @@ def test_a_line_to_compare_with_is_named_in_the_legend_and_not_on_the_bars():
 def test_a_zero_carries_no_minus():
     shown = plots_report.in_words(pd.DataFrame({"a": [-0.0, 0.5], "b": [-0.0, np.nan]}))
     assert not np.signbit(shown["a"].iloc[0]) and shown["b"].iloc[0] == "0"
+
+
+def test_sentences_in_a_table_start_at_the_left_and_numbers_do_not():
+    told = "Same names, same seed, two orders: a < b."
+    table = pd.DataFrame({"value": [1, 2], "note": [told, ""], "case": "toy"}, index=["A", "B"])
+    page = plots_report.in_words(table)._repr_html_()
+    left = '<td style="text-align: left">'
+    assert page.count(left) == 2 and f"{left}Same names" in page and "<td>toy</td>" in page
+    assert '<th style="text-align: left">note</th>' in page and "<th>case</th>" in page

@@ -102,3 +102,9 @@ def test_published_results_are_of_this_code():
         warnings.warn(f"published results are older than the code of {', '.join(older)}: "
                       "run `make reproduce` and `make publish`", stacklevel=1)
     assert set(then) == set(now), "the chain has other stages than the published run"
+
+
+def test_no_line_of_the_readme_begins_with_a_mark():
+    # GitHub takes such a line for HTML and shows its asterisks as they are
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert not [line for line in text.splitlines() if line.lstrip("-* ").startswith("<!--")]
