@@ -124,14 +124,20 @@ def _name_ends(axis, part: pd.DataFrame, n: int = 3) -> None:
             part[part["verdict"] == "worse"].head(n)[::-1]]
     rows = pd.concat(ends)[::-1].reset_index(drop=True)
     for number, row in enumerate(rows.itertuples()):
-        axis.text(0.99, 0.02 + 0.055 * number, _named(row.attribute), ha="right",
+        axis.text(0.99, 0.02 + 0.055 * number, attribute_in_words(row.attribute), ha="right",
                   va="bottom", transform=axis.transAxes, fontsize=8.5,
                   color=VERDICTS[row.verdict][0],
                   bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.4})
 
 
-def _named(attribute: str) -> str:
-    """What the attribute measures; its plain name in words where that says it."""
+def attribute_in_words(attribute: str) -> str:
+    """What the attribute measures; its plain name in words where that says it.
+
+    Examples
+    --------
+    >>> attribute_in_words("mfcc2V_sma3nz_amean"), attribute_in_words("HNRdBACF_sma3nz_amean")
+    ('MFCC 2, voiced, mean', 'HNR (ceiling set by pitch)')
+    """
     from saeutils.attributes import attribute_label
 
     label = attribute_label(attribute)

@@ -21,6 +21,8 @@ from saeutils import keys
 from saeutils.profiles import ROOT
 
 FILES = Path(__file__).parent / "site_files"
+ASKED = {"claim1": "is the information kept?", "claim2": "are attributes easier to read off?",
+         "claim2b": "do latents show what the model encodes?"}
 OUTSIDE = ("http://", "https://", "mailto:", "#", "data:")
 FOOT = ("Code MIT, prose and figures CC BY 4.0. Where published values appear, they are labelled "
         "so. The paper: Mariotte et al. 2025, "
@@ -197,7 +199,7 @@ def index_body(books, exercises, documents, extras, profile: str, figures: Path)
                      f'.png" alt="{html.escape(_alt(hero))}"></a></p>')
     claims = figures / "claims.csv"
     if claims.is_file():
-        rows = "".join(f"<li><b>{name.replace('claim', 'Claim ')}.</b> {_bold(text)}</li>"
+        rows = "".join(f"<li><b>{_asked(name)}</b> {_bold(text)}</li>"
                        for name, text in pd.read_csv(claims)[["name", "text"]].itertuples(
                            index=False))
         parts.append(f'<h2>What came out</h2><ul class="claims">{rows}</ul>')
@@ -302,6 +304,19 @@ def _between(page: str, other: str) -> str:
     while common < min(len(here), len(there) - 1) and here[common] == there[common]:
         common += 1
     return "/".join([".."] * (len(here) - common) + list(there[common:]))
+
+
+def _asked(name: str) -> str:
+    """The question that a sentence of ``claims.csv`` answers, and for which encoder.
+
+    Examples
+    --------
+    >>> _asked("claim2b"), _asked("claim1_mert")
+    ('Claim 2b: do latents show what the model encodes?', 'Claim 1, mert: is the information kept?')
+    """
+    claim, _, encoder = name.partition("_")
+    number = claim.removeprefix("claim") + (f", {encoder}" if encoder else "")
+    return f"Claim {number}: {ASKED[claim]}" if claim in ASKED else f"Claim {number}."
 
 
 def _bold(text: str) -> str:
