@@ -65,7 +65,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb
 
 bench: $(READY) ## the benchmarks, on a quiet machine (about an hour; peers: see benchmarks/README)
-	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_grid.py \
+	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_grid.py bench_stacked.py \
 	  width_and_clips.py bench_lasso.py bench_extraction.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README

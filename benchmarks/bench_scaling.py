@@ -54,12 +54,11 @@ def frames_once(n: int, folder: str, width: int = WIDTH, latents: int = LATENTS,
 
     rng = np.random.default_rng(0)
     directions = rng.standard_normal((64, width)).astype(np.float32)
-    each = max(8_192, n // 100)
-    for number, first in enumerate(range(0, n, each)):
-        rows = min(each, n - first)
+    for number, first in enumerate(range(0, n, 8_192)):
+        rows = min(8_192, n - first)
         amounts = rng.exponential(1, (rows, 64)).astype(np.float32)
         noise = 0.05 * rng.standard_normal((rows, width)).astype(np.float32)
-        save_file({"frames": amounts @ directions + noise}, f"{folder}/{number:04d}.safetensors")
+        save_file({"frames": amounts @ directions + noise}, f"{folder}/{number:05d}.safetensors")
     shards = open_shards(Path(folder).glob("*.safetensors"))
     recipe = Recipe(**{**CORRECTED.__dict__, "epochs": 1})
     held = shards[0].read(0, 256)

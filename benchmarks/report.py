@@ -152,6 +152,29 @@ def width_and_clips() -> list[str]:
             f"rows on its training clips, and in {better['test']} on unseen singers.\n"]
 
 
+def stacked() -> list[str]:
+    """One by one or side by side on a CPU."""
+    data = pd.read_csv(HERE / "stacked.csv")
+    wide = data.pivot(index=["data", "sparsity"], columns="contender", values="value")
+    wide = wide.reindex(list(dict.fromkeys(zip(data["data"], data["sparsity"], strict=True))))
+    times = wide["one by one, sparse"] / wide["stacked"]
+    text = pd.DataFrame({
+        "sparsity": [f"{sparsity:g} %" for _, sparsity in wide.index],
+        "one by one, sparse": [f"{value:,.0f}" for value in wide["one by one, sparse"]],
+        "stacked": [f"{value:,.0f}" for value in wide["stacked"]],
+        "times": [f"{value:.1f}" for value in times],
+    }, index=pd.Index([name for name, _ in wide.index], name="width -> latents"))
+    where = ("at every width measured" if times.min() > 1 else
+             "except at " + ", ".join(f"{name} ({sparsity:g} %)" for name, sparsity in
+                                      times.index[times <= 1]))
+    return ["## One by one or stacked, on a CPU\n", "Rows per second of eight SAEs of the "
+            "corrected recipe, one thread, trained one by one in sparse steps and side by side in "
+            f"stacked ones. One by one is faster {where} ({times.min():.1f} to "
+            f"{times.max():.1f} times), so grids on a CPU are trained so; the stack is for GPUs. "
+            f"{data['machine'].iloc[0]}, {data['date'].iloc[0]}, medians of "
+            f"{data['rounds'].iloc[0]} rounds in turn.\n", table(text)]
+
+
 def bfloat16() -> list[str]:
     """What half precision changes."""
     data = pd.read_csv(HERE / "bfloat16.csv")
@@ -246,7 +269,7 @@ def figure() -> None:
 
 SECTIONS = {
     "sae_steps.csv": steps, "sae_time_to_fvu.csv": to_fvu, "sae_grid.csv": grid,
-    "width_and_clips.csv": width_and_clips, "bfloat16.csv": bfloat16,
+    "stacked.csv": stacked, "width_and_clips.csv": width_and_clips, "bfloat16.csv": bfloat16,
     "lasso.csv": lasso, "extraction.csv": extraction,
     "chain.csv": lambda: plain("chain.csv", "The demo chain", "Seconds and peak memory per stage "
                                "of the published run."),

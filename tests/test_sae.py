@@ -229,7 +229,7 @@ def test_check_rows_casts_to_float32():
 @pytest.mark.parametrize("protocol", ["released", "corrected"])
 def test_saelens_computes_the_same_codes(tmp_path, protocol):
     """Round trip through SAELens itself; runs where it is installed (extra environment)."""
-    sae_lens = pytest.importorskip("sae_lens", reason="sae-lens is an optional extra")
+    sae_lens = pytest.importorskip("sae_lens", reason="optional: pip install -e .[interop]")
     import torch
 
     acts = rows(50)
