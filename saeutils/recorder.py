@@ -53,12 +53,25 @@ def recorder(file: str, notebook: str, *, longest_s: int = 30):
     return HTML(page)
 
 
+class NoVoice(ValueError):
+    """A reader's file that cannot be used. Notebooks show the sentence alone, without a traceback.
+
+    Examples
+    --------
+    >>> NoVoice("own_file 'a.wav' is no file")._render_traceback_()
+    ["own_file 'a.wav' is no file"]
+    """
+
+    def _render_traceback_(self) -> list[str]:
+        return [str(self)]
+
+
 def own_voice(file: str, sampling_rate: int = 16_000) -> np.ndarray:
     """The reader's own sound file as mono float32 at `sampling_rate` Hz.
 
     Raises
     ------
-    ValueError
+    NoVoice
         In one line, with the name of the file and the way out: it is missing or a folder, is no
         sound that can be read (phones often record M4A), is shorter than `SHORTEST_S`, is silent,
         or holds NaN.
@@ -67,16 +80,16 @@ def own_voice(file: str, sampling_rate: int = 16_000) -> np.ndarray:
     --------
     >>> own_voice("no_such.wav")
     Traceback (most recent call last):
-    ValueError: own_file 'no_such.wav' is no file: give its whole path, or one from the notebook's \
-folder; own_file = "" takes a synthetic voice
+    saeutils.recorder.NoVoice: own_file 'no_such.wav' is no file: give its whole path, or one \
+from the notebook's folder; own_file = "" takes a synthetic voice
     """
     from saeutils.activations import load_wave
 
     place = Path(file).expanduser()
 
-    def refuse(what: str, way_out: str) -> ValueError:
-        return ValueError(f"own_file {file!r} {what}: {way_out}; "
-                          'own_file = "" takes a synthetic voice')
+    def refuse(what: str, way_out: str) -> NoVoice:
+        return NoVoice(f"own_file {file!r} {what}: {way_out}; "
+                       'own_file = "" takes a synthetic voice')
 
     if place.is_dir():
         raise refuse("is a folder", "name one sound file in it")

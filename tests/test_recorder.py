@@ -83,6 +83,7 @@ def test_a_wrong_sound_file_is_named_in_one_line_with_the_way_out(tmp_path, name
     with pytest.raises(ValueError) as told:
         own_voice(str(place))
     message = str(told.value)
+    assert told.value._render_traceback_() == [message]  # a notebook shows no more than that
     assert said in message and name in message and "\n" not in message
     assert message.endswith('own_file = "" takes a synthetic voice')
 
