@@ -62,7 +62,7 @@ audit: $(READY) ## known weaknesses of the locked packages, by pip-audit
 	@$(PY) tests/audit_lock.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb
+	@$(PY) -m jupyterlab --LabApp.news_url=None --notebook-dir=. notebooks/00_tour.ipynb
 
 bench: $(READY) ## the benchmarks, on a quiet machine (about an hour; peers: see benchmarks/README)
 	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_grid.py bench_stacked.py \

@@ -370,5 +370,5 @@ def _missing(step: keys.Step) -> str:
 
 
 def _short(value: Any) -> str:
-    text = json.dumps(value) if isinstance(value, (dict, list, tuple)) else str(value)
+    text = json.dumps(value) if isinstance(value, (bool, dict, list, tuple)) else str(value)
     return text if len(text) <= 70 else text[:67] + "..."
