@@ -13,7 +13,7 @@ import trials
 from saeutils import files, keys
 from saeutils.profiles import ROOT
 
-KILLS, CHAINS = 40, 4  # each stage five times, and whole chains
+KILLS = 40  # each stage five times
 
 
 @pytest.mark.slow
@@ -23,23 +23,6 @@ def test_killed_stages_start_again_and_give_the_same_files(clean, tmp_path):
     assert len(lines) == KILLS and all(line["survived"] for line in lines)
     assert any(line["half_written"] for line in lines), "no kill fell into a write"
     assert sum(line["files"] for line in lines) > KILLS
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(4500)
-def test_killed_chains_start_again_and_give_the_same_files(clean, tmp_path):
-    for i in range(CHAINS):
-        line = torture.chain_kill(clean, tmp_path, torture.HOWS[i % 3], 50 + i, 100, cores=2)
-        assert line["survived"] and line["files"] > 30
-
-
-@pytest.mark.slow
-@pytest.mark.timeout(1800)
-@pytest.mark.parametrize("label, size", [("00", "16k"), ("01", "5m"), ("", "24m")])
-def test_a_full_disk_is_said_and_survived(clean, tmp_path, label, size):
-    """On a small disk the run fails with the system's words; given room, it runs."""
-    step = next((s for s in torture.chain_steps() if s.label == label), None)
-    assert trials.full_disk(clean, tmp_path, step, size)["survived"]
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".safetensors"])
@@ -82,12 +65,6 @@ def test_an_unwritable_folder_is_said_in_one_line(tmp_path, step):
 def test_two_chains_in_one_folder_do_not_meet(tmp_path):
     """The second says in one line that the first is at work; the first goes on."""
     assert trials.two_chains(tmp_path)["survived"]
-
-
-@pytest.mark.slow
-def test_two_runs_of_one_stage_do_not_meet(clean, tmp_path):
-    step = next(s for s in torture.chain_steps() if s.label == "04_demo")
-    assert trials.two_runs_of_a_stage(clean, tmp_path, step)["files"] > 0
 
 
 @pytest.mark.parametrize("step", [keys.find_step("00", "smoke"), None], ids=["stage", "chain"])
