@@ -12,6 +12,7 @@ from saeutils.profiles import load_profile
 from saeutils.store import workers
 
 SIZES = {"sae.latents", "sae.epochs", "sae.corrected_epochs", "sae.sparsities", "sae.n_seeds",
+         "sae.primary_seeds",
          "probing.epochs", "probing.concept_sparsities", "maps.null_draws",
          "maps.curve_sparsities", "atlas.n_latents", "atlas.n_cut", "atlas.n_top",
          "atlas.frame_clips", "atlas.frame_epochs", "extraction.audit_clips"}
