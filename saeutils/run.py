@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import logging
 import os
 import re
 import sys
@@ -72,6 +73,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"{word}: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        # a kernel that died of the same Ctrl-C leaves an exception that nobody asks for
+        logging.getLogger("asyncio").setLevel(logging.CRITICAL)
         if TOLD not in os.environ:
             print("error: stopped by hand; what is finished is kept, the same command goes on "
                   "from there", file=sys.stderr)

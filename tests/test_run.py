@@ -1,5 +1,8 @@
 """The papermill step is strict: each way a notebook can fail is a failure here."""
 
+import subprocess
+import sys
+
 import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
@@ -148,3 +151,31 @@ def test_help_explains(capsys):
         run.main(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0 and "--run-name" in text and "examples:" in text
+
+
+def test_a_kernel_that_dies_of_the_same_ctrl_c_leaves_no_traceback():
+    """Its task fails while nobody waits for it; asyncio would tell so at the end."""
+    code = """
+import asyncio, sys
+from saeutils import run
+
+async def dies():
+    raise RuntimeError("Kernel died")
+
+def stopped(*_):
+    global left
+    loop = asyncio.new_event_loop()
+    left = loop.create_task(dies())
+    loop.run_until_complete(asyncio.sleep(0))
+    raise KeyboardInterrupt
+
+run.run_notebook = stopped
+status = run.main(["00", "--profile", "smoke"])
+del left
+sys.exit(status)
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=keys.ROOT, capture_output=True,
+                          text=True)
+    assert done.returncode == 130
+    assert done.stderr.splitlines() == [
+        "error: stopped by hand; what is finished is kept, the same command goes on from there"]
