@@ -155,6 +155,9 @@ def width_and_clips() -> list[str]:
 def stacked() -> list[str]:
     """One by one or side by side on a CPU."""
     data = pd.read_csv(HERE / "stacked.csv")
+    missing = sorted({f"{row.data} at {row.sparsity:g} %" for row in data.itertuples()
+                      if row.value != row.value})
+    data = data.dropna(subset="value")
     wide = data.pivot(index=["data", "sparsity"], columns="contender", values="value")
     wide = wide.reindex(list(dict.fromkeys(zip(data["data"], data["sparsity"], strict=True))))
     times = wide["one by one, sparse"] / wide["stacked"]
@@ -172,7 +175,8 @@ def stacked() -> list[str]:
             f"stacked ones. One by one is faster {where} ({times.min():.1f} to "
             f"{times.max():.1f} times), so grids on a CPU are trained so; the stack is for GPUs. "
             f"{data['machine'].iloc[0]}, {data['date'].iloc[0]}, medians of "
-            f"{data['rounds'].iloc[0]} rounds in turn.\n", table(text)]
+            f"{data['rounds'].iloc[0]} rounds in turn."
+            + (f" Not run: {', '.join(missing)}." if missing else "") + "\n", table(text)]
 
 
 def bfloat16() -> list[str]:
