@@ -281,7 +281,10 @@ SECTIONS = {
                                     "first stage to the last, after the set-up, on two machines: "
                                     "their seconds differ by more than the code does."),
     "scaling.csv": lambda: plain("scaling.csv", "Cost that grows with the data", "Time and peak "
-                                 "memory against clips and frames."),
+                                 "memory against clips, frames and streamed rows. The rows of "
+                                 "2026-11-27 for clips were taken beside other work, so the "
+                                 "exponents of stages that add few seconds (03, 04, and with "
+                                 "them all) are not clean; they are to be measured again."),
 }
 
 

@@ -33,7 +33,7 @@ DISK_ERRORS = re.compile(r"^\[Errno (13|27|28|30|122)\]|\(os error (13|27|28|30|
 COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 EPILOG = """examples:
   python -m saeutils.run 03 --profile demo -p encoder demo
-  python -m saeutils.run 03 --profile demo -p sae.n_seeds 1 --run-name one_seed
+  python -m saeutils.run 03 --profile demo -p sae.epochs 50 --run-name fifty_epochs
   python -m saeutils.run all --profile smoke --cores 2
   python -m saeutils.run keys --profile demo        what is finished, what is not
 
