@@ -18,6 +18,7 @@ for _name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUM
     os.environ[_name] = "1"
 
 import argparse  # noqa: E402
+import csv  # noqa: E402
 import subprocess  # noqa: E402
 import sys  # noqa: E402
 import tempfile  # noqa: E402
@@ -127,7 +128,10 @@ def main() -> None:
             "one thread", f"{options.workers} processes of one thread")
         records.append(record)
         print(f"{name:16s} {count:4d} SAEs {value:8.1f} s  {note}", flush=True)
-    write(HERE / "sae_grid.csv", records)
+    path = HERE / "sae_grid.csv"
+    with path.open(newline="", encoding="utf-8") as handle:  # one row of the report a day
+        earlier = [one for one in csv.DictReader(handle) if one["date"] != records[0]["date"]]
+    write(path, earlier + records)
 
 
 if __name__ == "__main__":
