@@ -73,8 +73,8 @@ def own_voice(file: str, sampling_rate: int = 16_000) -> np.ndarray:
     ------
     NoVoice
         In one line, with the name of the file and the way out: it is missing or a folder, is no
-        sound that can be read (phones often record M4A), is shorter than `SHORTEST_S`, is silent,
-        or holds NaN.
+        sound that can be read (phones often record M4A), is cut off or empty, is shorter than
+        `SHORTEST_S` or longer than two hours, is silent, or holds NaN.
 
     Examples
     --------
@@ -83,7 +83,8 @@ def own_voice(file: str, sampling_rate: int = 16_000) -> np.ndarray:
     saeutils.recorder.NoVoice: own_file 'no_such.wav' is no file: give its whole path, or one \
 from the notebook's folder; own_file = "" takes a synthetic voice
     """
-    from saeutils.activations import load_wave
+    from saeutils.activations import resample
+    from saeutils.datasets import read_audio
 
     place = Path(file).expanduser()
 
@@ -96,16 +97,17 @@ from the notebook's folder; own_file = "" takes a synthetic voice
     if not place.is_file():
         raise refuse("is no file", "give its whole path, or one from the notebook's folder")
     try:
-        wave = load_wave(place, sampling_rate)
-    except ValueError as reason:
-        known = re.search(r"empty or holds NaN", str(reason))
-        raise refuse("is empty or holds NaN" if known else "cannot be read as sound",
-                     "record it again" if known else
-                     "convert it to WAV, FLAC, MP3 or OGG (M4A is not read)") from None
-    seconds = len(wave) / sampling_rate
+        wave, rate = read_audio(place)
+    except ValueError as reason:  # what is wrong; its way out is that of a file of a data set
+        what = str(reason).partition(";")[0].removeprefix(f"{place.name} ")
+        if what.startswith("cannot read"):
+            raise refuse("cannot be read as sound",
+                         "convert it to WAV, FLAC, MP3 or OGG (M4A is not read)") from None
+        raise refuse(what, "record it again") from None
+    seconds = len(wave) / rate
     if seconds < SHORTEST_S:
         raise refuse(f"lasts {seconds:.2f} s, and {SHORTEST_S:g} s are needed",
                      "record a longer note")
     if np.ptp(wave) < 1e-4:
         raise refuse("holds nothing but silence", "check the microphone and record again")
-    return wave
+    return resample(wave, rate, sampling_rate)

@@ -1,5 +1,6 @@
 """The record button: what it asks for, what it keeps, and what a page without a server offers."""
 
+import io
 import struct
 import time
 
@@ -61,16 +62,25 @@ def tone(seconds, size=0.3):
     return size * np.sin(2 * np.pi * 220 * np.arange(int(seconds * 22050)) / 22050)
 
 
+def torn():
+    """The first thousand samples of a file whose header promises a second."""
+    whole = io.BytesIO()
+    soundfile.write(whole, tone(1.0), 22050, format="WAV", subtype="PCM_16")
+    return whole.getvalue()[: 44 + 2 * 1000]
+
+
 @pytest.mark.parametrize("name, content, said", [
     ("gone.wav", None, "is no file: give its whole path"),
     ("folder", "folder", "is a folder: name one sound file in it"),
     ("notes.txt", b"la la la", "cannot be read as sound: convert it to WAV"),
     ("phone.m4a", b"\0\0\0\x20ftypM4A " + bytes(200), "cannot be read as sound: convert it"),
     ("cut.wav", b"RIFF", "cannot be read as sound"),
-    ("empty.wav", np.zeros(0), "is empty or holds NaN: record it again"),
-    ("nan.wav", np.full(9000, np.nan), "is empty or holds NaN: record it again"),
+    ("empty.wav", np.zeros(0), "is empty: it has no samples: record it again"),
+    ("nan.wav", np.full(9000, np.nan), "holds NaN or infinite samples: record it again"),
+    ("torn.wav", torn(), "is cut off: 1000 of 22050 samples: record it again"),
     ("click.wav", tone(0.1), "lasts 0.10 s, and 0.3 s are needed"),
-    ("mute.wav", np.zeros(22050), "holds nothing but silence"),
+    ("mute.wav", np.zeros(22050), "is silent: its peak is below"),
+    ("offset.wav", np.full(22050, 0.2), "holds nothing but silence"),
 ])
 def test_a_wrong_sound_file_is_named_in_one_line_with_the_way_out(tmp_path, name, content, said):
     place = tmp_path / name
