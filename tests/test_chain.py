@@ -4,6 +4,7 @@ import hashlib
 import os
 import time
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -99,6 +100,21 @@ def test_one_parameter_asks_for_its_stage_and_those_after_it(smoke):
     todo = {step.label[:2] for step in keys.chain("smoke", "", {"probing.epochs": 3})
             if not step.marker.exists()}
     assert "04" in todo and "06" in todo and not {"00", "01", "02", "03"} & todo
+
+
+def test_the_appendix_on_frames_runs_beside_a_finished_run(smoke, tmp_path):
+    import papermill
+
+    from saeutils.profiles import ROOT
+
+    before = digests(smoke)
+    papermill.execute_notebook(
+        ROOT / "notebooks" / "appendix_frames.ipynb", tmp_path / "out.ipynb",
+        parameters={"profile": "smoke", "epochs": 1}, cwd=ROOT / "notebooks", progress_bar=False)
+    table = pd.read_csv(smoke / "smoke" / "demo" / "frames" / "frames_or_clips.csv")
+    assert table["n"].gt(1).all() and np.isfinite(table[["value", "ci_low", "band_low"]]).all(None)
+    assert digests(smoke) == before, "the appendix changed a result of the run"
+    assert all(step.marker.exists() for step in keys.chain("smoke"))
 
 
 def test_a_damaged_input_is_refused_with_the_way_out(smoke):

@@ -38,8 +38,8 @@ FLOORS = [
      "single_codes", "claims", "claim_numbers", "curve_tables", "nulls", "null_cells",
      "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
     {"plots", "plots_evidence", "plots_report", "plots_overview", "plots_atlas", "plots_tour",
-     "atlas", "atlas_names", "atlas_sound", "recorder", "publish", "run", "chain", "estimates",
-     "encoder_card",
+     "atlas", "atlas_names", "atlas_sound", "frames", "recorder", "publish", "run", "chain",
+     "estimates", "encoder_card",
      "exercise_judge", "exercises", "stick", "site"},
 ]
 
