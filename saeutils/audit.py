@@ -176,7 +176,9 @@ def against_expectation(rows: list[dict]) -> dict[str, str]:
 
 def expectations(audit: pd.DataFrame) -> str:
     """The notes on what was expected beforehand as a Markdown list; empty where there are none."""
-    notes = audit[audit["note"].fillna("").str.contains(BEFOREHAND)].drop_duplicates("entry")
+    notes = audit[audit["note"].fillna("").str.startswith(BEFOREHAND)]
+    meant = [EXPECTED.get(row.entry, ("",))[0] in row.quantity for row in notes.itertuples()]
+    notes = notes[meant].drop_duplicates("entry")  # the row of the quantity that was expected
     return "\n".join(f"- **{row.entry}** ({row.title}). {row.note}" for row in notes.itertuples())
 
 

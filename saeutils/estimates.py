@@ -85,7 +85,7 @@ def expected_clips(profile: Profile) -> Clips:
         train = round(n * (1 - data.test_share - data.validation_share))
         return Clips(n, train, 5.0 if data.source == "folder" else 0.0,
                      "lines of the label table, 5 s a clip assumed")
-    per_singer = 15 * data.vowels_per_technique + 1 + data.crossed_per_singer
+    per_singer = 16 * data.vowels_per_technique + 1 + data.crossed_per_singer
     n = data.n_singers * per_singer + data.n_extra_singers * data.extra_per_singer
     learn = data.n_singers - data.n_validation - data.n_test
     return Clips(n, learn * per_singer, data.clip_seconds, "by the design")

@@ -101,22 +101,24 @@ def training_folds(
 
 def tuned_cell(
     codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list, penalties: tuple[float, ...],
-    whiten: bool | None = None,
+    whiten: bool | None = None, scales: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """The corrected probe of one cell, scored on every split (same columns as `released_cell`).
 
-    The penalty is chosen on ``folds`` (`training_folds`). Raw states compete plain and whitened
-    unless ``whiten`` says otherwise. Rows with metric ``penalty``, ``whitened`` and
+    Penalty and scale are chosen on ``folds`` (`training_folds`), the scale among ``scales``, by
+    default those of `saeutils.probing.tuned_probe`; raw states may also be whitened, unless
+    ``whiten`` says otherwise. Rows with metric ``penalty``, ``whitened``, ``one_scale`` and
     ``inner_balanced_accuracy`` say what was chosen.
     """
     rows = split_rows(clips)
     whiten = cell.representation == "raw" if whiten is None else whiten
-    probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, whiten)
+    probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, whiten, scales)
     chosen = [
         ("train", "", "", metric, float(value), np.nan, np.nan, len(rows["train"]))
         for metric, value in (
             ("penalty", probe.details["penalty"]),
             ("whitened", probe.details["basis"] == "whitened"),
+            ("one_scale", probe.details["basis"] == "one scale"),
             ("inner_balanced_accuracy", probe.details["inner"]),
         )
     ]
@@ -185,9 +187,10 @@ def exercise_baseline(clips: pd.DataFrame) -> pd.DataFrame:
     return _score_guesses(guesses, clips, rows)
 
 
-def _fit_tuned(values_NF, clips, rows, folds, penalties, whiten: bool) -> Probe:
+def _fit_tuned(values_NF, clips, rows, folds, penalties, whiten: bool, scales=()) -> Probe:
     labels, train = clips["technique"].to_numpy(), rows["train"]
-    return tuned_probe(values_NF[train], labels[train], folds, np.unique(labels), whiten, penalties)
+    return tuned_probe(values_NF[train], labels[train], folds, np.unique(labels), whiten, penalties,
+                       scales)
 
 
 def _score_splits(probe: Probe, codes_NF, clips, rows) -> pd.DataFrame:

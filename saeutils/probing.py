@@ -2,9 +2,8 @@
 
 Released: one linear layer, Adam at 1e-3, 120 epochs of batches of 32, no scaling, the epoch of
 lowest validation loss (A25). Corrected: multinomial logistic regression to convergence on
-standardised columns, penalty by inner singer-grouped cross-validation; for raw states the better,
-by the same inner score, of plain and PCA-whitened. Shape letters: N clips, F columns (states or
-codes), C classes, R rank of the training clips.
+scaled columns; penalty and scale of the columns by inner cross-validation over whole singers. Shape
+letters: N clips, F columns (states or codes), C classes, R rank of the training clips.
 
 Source: the paper, section on probing; released settings read in its code.
 """
@@ -19,6 +18,13 @@ from saeutils.lasso import standardise
 
 CURVATURE = 0.05  # of a softmax at work: p (1 - p), between 0 and 1/4; it only sets the pace
 PENALTIES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)  # times ||W||^2 / 2, loss averaged over clips
+SCALES = {  # what a probe may do to its columns first
+    "standardised": "each column to SD 1; columns that hardly ever fire are left out",
+    "one scale": "all columns divided by one number",
+    "whitened": "standardised, then turned to principal components of equal SD",
+    "every column standardised": "each column to SD 1, however rarely it fires",
+}
+FEWEST_CLIPS = 10  # a column that differs from zero on fewer clips is rare; of few clips a tenth
 
 
 @dataclass(frozen=True)
@@ -116,8 +122,9 @@ def tuned_probe(
     classes: np.ndarray,
     whiten: bool = False,
     penalties: tuple[float, ...] = PENALTIES,
+    scales: tuple[str, ...] = (),
 ) -> Probe:
-    """The corrected probe: logistic regression to convergence with a tuned penalty.
+    """The corrected probe: logistic regression to convergence, penalty and scale tuned.
 
     Parameters
     ----------
@@ -125,35 +132,51 @@ def tuned_probe(
         Columns and class names of the training singers.
     folds
         Inner folds over the rows of ``train_NF``, grouped by singer
-        (`saeutils.statistics.grouped_folds`); they choose the penalty and the basis.
+        (`saeutils.statistics.grouped_folds`); they choose the penalty and the scale.
     classes
         All class names; a class absent from training is never predicted.
     whiten
-        True (raw states): PCA-whitened columns compete with standardised ones; the inner score
-        decides. Conditioning alone moves accuracy by several points, so raw states get both.
+        True (raw states): PCA-whitened columns compete as well. A dictionary has changed the
+        basis already; raw states get the chance here.
     penalties
         Weights of ``||W||^2 / 2`` beside the mean loss.
+    scales
+        Which of `SCALES` compete; by default "standardised", "one scale" and, if asked for,
+        "whitened".
 
     Returns
     -------
     Probe
-        ``details`` hold ``penalty``, ``basis`` and ``inner`` (mean balanced accuracy of the inner
-        folds at the chosen setting).
+        ``details`` hold ``penalty``, ``basis`` (the scale) and ``inner`` (mean balanced accuracy
+        of the inner folds at the chosen setting).
+
+    Raises
+    ------
+    ValueError
+        No penalty, one that is not positive, or a scale that is not in `SCALES`.
 
     Notes
     -----
+    A probe that is to measure information must not be stopped by the scale of its columns, and no
+    single scale is fair to both sides. A code that fires on one clip, brought to SD 1, is a spike
+    of 20 that any class can lean on; columns of states differ in scale a hundredfold. So both
+    sides choose, within the training singers.
+
     With more columns than clips the solution lies in the span of the clips, so the fit runs in
     rotated coordinates [N, R]: exact for a quadratic penalty, and much smaller.
     """
     if not penalties or min(penalties) <= 0:
         raise ValueError(f"penalties {penalties} must be positive and at least one")
+    scales = scales or ("standardised", "one scale", *(("whitened",) if whiten else ()))
+    unknown = [name for name in scales if name not in SCALES]
+    if unknown:
+        raise ValueError(f"unknown scale {unknown[0]!r}: there are {', '.join(SCALES)}")
     y = encode_labels(labels, classes)
     path = sorted(penalties, reverse=True)
-    bases = (("standardised", "whitened") if whiten else ("standardised",))
-    scores = np.zeros((len(bases), len(path)))
-    for b, basis in enumerate(bases):
+    scores = np.zeros((len(scales), len(path)))
+    for b, scale in enumerate(scales):
         for fit_rows, held_rows in folds:
-            turned = _rotation(train_NF[fit_rows], basis)
+            turned = _rotation(train_NF[fit_rows], scale)
             held = turned.rotate(train_NF[held_rows])
             # float32 and four digits are plenty to choose between penalties ten times apart
             solutions = _logistic_path(turned.train_NR.astype(np.float32), y[fit_rows],
@@ -162,13 +185,13 @@ def tuned_probe(
                 guess = np.argmax(_with_ones(held) @ weights, axis=1)
                 scores[b, p] += balanced_accuracy(y[held_rows], guess) / len(folds)
     b, p = np.unravel_index(np.argmax(scores), scores.shape)
-    turned = _rotation(train_NF, bases[b])
+    turned = _rotation(train_NF, scales[b])
     *_, weights = _logistic_path(turned.train_NR, y, len(classes), path[: p + 1], 1e-10)
     back = turned.back(weights[:-1])
     bias = weights[-1] - turned.mean_F @ back
     absent = np.setdiff1d(np.arange(len(classes)), y)
     bias[absent] = -1e9
-    details = {"penalty": path[p], "basis": bases[b], "inner": float(scores[b, p])}
+    details = {"penalty": path[p], "basis": scales[b], "inner": float(scores[b, p])}
     return Probe(back, bias, np.asarray(classes), details)
 
 
@@ -220,7 +243,7 @@ def logistic_loss(
 
 @dataclass(frozen=True)
 class _Rotation:
-    """Coordinates [N, R] in which the training clips are standardised or whitened.
+    """Coordinates [N, R] of the training clips, scaled as one of `SCALES` says.
 
     ``turn_FM @ mix_MR`` stays a product of two: with more columns than clips, M is the number of
     clips, and neither the turn of all columns nor its product with the training clips is needed.
@@ -243,6 +266,12 @@ class _Rotation:
 
 def _rotation(train_NF: np.ndarray, basis: str) -> _Rotation:
     scaled, mean, scale = standardise(train_NF)
+    if basis == "one scale":
+        moves = np.ptp(train_NF, axis=0) > 0
+        one = np.sqrt(np.mean(scale[moves] ** 2)) if moves.any() else 1.0
+        scaled, scale = scaled * (scale / one), np.full_like(scale, one)
+    elif basis != "every column standardised":
+        scaled[:, _rare(train_NF)] = 0.0
     small = len(scaled) < scaled.shape[1]
     square, axes = np.linalg.eigh(scaled @ scaled.T if small else scaled.T @ scaled)
     keep = square > max(square[-1] * 1e-10, 1e-12)
@@ -251,6 +280,12 @@ def _rotation(train_NF: np.ndarray, basis: str) -> _Rotation:
     if small:
         return _Rotation(axes * (spread / size), mean, scale, scaled.T, axes / (spread * size))
     return _Rotation(scaled @ (axes / size), mean, scale, axes, np.diag(1 / size))
+
+
+def _rare(values_NF: np.ndarray) -> np.ndarray:
+    """Columns that differ from zero on fewer clips than `FEWEST_CLIPS`, bool [F]."""
+    least = min(FEWEST_CLIPS, max(3, len(values_NF) // 10))
+    return np.count_nonzero(values_NF, axis=0) < least
 
 
 def _logistic_path(

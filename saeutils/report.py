@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from saeutils.protocol import K_CENSORED
+from saeutils.statistics import t_interval
 
 CELL = ["encoder", "layer", "representation", "sparsity"]
 PUBLISHED_NAMES = {
@@ -20,6 +21,9 @@ PUBLISHED_NAMES = {
 
 def cells(table: pd.DataFrame, *, metric: str, **conditions: object) -> pd.DataFrame:
     """One row per encoder, layer, representation and sparsity: the mean over seeds.
+
+    Bounds are means over seeds too, which is wider than the interval of the mean; where there are
+    scores by singer, `with_intervals` puts the right ones in their place.
 
     Parameters
     ----------
@@ -58,6 +62,57 @@ def cells(table: pd.DataFrame, *, metric: str, **conditions: object) -> pd.DataF
     raw = rows["representation"] == "raw"
     rows.loc[raw, "sparsity"] = np.nan
     return rows
+
+
+def seeds_averaged(table: pd.DataFrame, metric: str, split: str) -> pd.DataFrame:
+    """A score of every cell: mean over seeds, and the t interval over singers of that mean.
+
+    Seeds are averaged within singer first: a mean of several seeds varies less between singers
+    than one seed does, and its interval is not the mean of theirs.
+
+    Parameters
+    ----------
+    table
+        As `saeutils.probe_cells.tuned_cell` writes it: rows with a singer hold that singer's own
+        score, rows without one the score of all. Metrics without rows by singer keep the bounds
+        they have.
+
+    Returns
+    -------
+    DataFrame
+        encoder, layer, representation, sparsity, value, ci_low, ci_high, n.
+    """
+    part = table[(table["metric"] == metric) & (table["split"] == split)
+                 & (table["technique"] == "")]
+    alone = part["singer"] != ""
+    rows = part[~alone].groupby(CELL, dropna=False, as_index=False)[
+        ["value", "ci_low", "ci_high", "n"]].mean()
+    return with_intervals(rows, part[alone])
+
+
+def with_intervals(rows: pd.DataFrame, singles: pd.DataFrame) -> pd.DataFrame:
+    """The rows with the bounds that scores by singer give them (seeds averaged within singer).
+
+    Parameters
+    ----------
+    rows
+        One row per encoder, layer, representation and sparsity.
+    singles
+        The same cells by singer and seed, one metric, split and protocol: columns of the cell,
+        singer, seed, value. Cells that it does not hold keep their bounds.
+    """
+    if not len(singles):
+        return rows
+    by_singer = singles.groupby([*CELL, "singer"], dropna=False, as_index=False)["value"].mean()
+    bounds = []
+    for cell, part in by_singer.groupby(CELL, dropna=False):
+        interval = t_interval(part["value"].to_numpy())
+        bounds.append(dict(zip(CELL, cell, strict=True))
+                      | {"low": interval.low, "high": interval.high})
+    rows = rows.merge(pd.DataFrame(bounds), on=CELL, how="left")
+    for name, new in (("ci_low", "low"), ("ci_high", "high")):
+        rows[name] = rows[new].fillna(rows[name])
+    return rows.drop(columns=["low", "high"])
 
 
 def holdings(tables: dict[str, pd.DataFrame]) -> pd.DataFrame:
@@ -279,7 +334,8 @@ def claim_sentences(
     Returns
     -------
     DataFrame
-        Columns name (claim1, claim2, claim2b), layer, sparsity, n (singers), verdict, text.
+        Columns name (claim1, claim2, claim2b), layer, sparsity, n (singers; of claim2b base clips),
+        verdict, text.
     """
     rows = []
     one = _primary(information, encoder)
@@ -315,17 +371,22 @@ def claim_sentences(
     if len(effects):
         share = effects[(effects["encoder"] == encoder) & (effects["metric"] == "confirmed")]
         share = share[share["sparsity"].isna() | (share["sparsity"] == sparsity)]
+        spread = share[share["representation"] == "sae"].groupby("seed")["value"].mean().std()
+        n_bases = int(share["n"].max())
         share = share.groupby("representation")["value"].mean()
         verdict = f"{share['sae']:.0%} against {share['random']:.0%} and {share['raw']:.0%}"
         text = (f"Of the five codes that a map names for a cause, an intervention confirms "
-                f"**{share['sae']:.0%}** for the SAE, {share['random']:.0%} for its untrained "
-                f"dictionary and {share['raw']:.0%} for raw states")
-        rows.append(("claim2b", two, verdict, text))
+                f"**{share['sae']:.0%}** for the SAE"
+                + (f" (seeds differ by {100 * spread:.1f} points, SD)" if spread > 0 else "")
+                + f", {share['random']:.0%} for its untrained dictionary and {share['raw']:.0%} "
+                "for raw states")
+        rows.append(("claim2b", two.assign(n=n_bases), verdict, text))
+    units = {"claim2b": "base clips"}
     return pd.DataFrame([
         {"name": name, "layer": int(table["layer"].iloc[0]), "sparsity": sparsity,
          "n": int(table["n"].iloc[0]), "verdict": verdict,
          "text": f"{text} (layer {int(table['layer'].iloc[0])}, {sparsity:g} %, "
-                 f"{int(table['n'].iloc[0])} singers)."}
+                 f"{int(table['n'].iloc[0])} {units.get(name, 'singers')})."}
         for name, table, verdict, text in rows])
 
 

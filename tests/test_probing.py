@@ -63,7 +63,7 @@ def test_tuned_probe_equals_scikit_learn(clips):
 
     values, labels, singers, names = clips
     folds = grouped_folds(singers, (singers % 2).astype(str), 3)
-    probe = tuned_probe(values, labels, folds, names, penalties=(0.01,))
+    probe = tuned_probe(values, labels, folds, names, penalties=(0.01,), scales=("standardised",))
     scaled = (values - values.mean(axis=0)) / values.std(axis=0)
     theirs = LogisticRegression(C=1 / (0.01 * 120), tol=1e-8, max_iter=5000).fit(scaled, labels)
     # Weights of a softmax are fixed by the penalty: compare them on the scaled columns.
@@ -78,7 +78,7 @@ def test_rotation_is_exact_when_columns_outnumber_clips(clips):
     _, labels, singers, names = clips
     wide = np.random.default_rng(1).normal(size=(120, 300))
     folds = grouped_folds(singers, (singers % 2).astype(str), 3)
-    probe = tuned_probe(wide, labels, folds, names, penalties=(0.1,))
+    probe = tuned_probe(wide, labels, folds, names, penalties=(0.1,), scales=("standardised",))
     scaled = (wide - wide.mean(axis=0)) / wide.std(axis=0)
     theirs = LogisticRegression(C=1 / (0.1 * 120), tol=1e-8, max_iter=5000).fit(scaled, labels)
     assert np.allclose(probe.weights * wide.std(axis=0)[:, None], theirs.coef_.T, atol=2e-4)
@@ -97,6 +97,50 @@ def test_whitening_wins_where_the_signal_is_in_a_small_direction():
     assert both.details["basis"] == "whitened"
     assert both.details["inner"] > plain.details["inner"] + 0.05
     assert (both.predict(values) == names[labels]).mean() > 0.9
+
+
+def test_one_scale_equals_scikit_learn_on_columns_as_they_are(clips):
+    from sklearn.linear_model import LogisticRegression
+
+    values, labels, singers, names = clips
+    values = values * np.linspace(0.2, 3, values.shape[1])
+    folds = grouped_folds(singers, (singers % 2).astype(str), 3)
+    probe = tuned_probe(values, labels, folds, names, penalties=(0.01,), scales=("one scale",))
+    one = np.sqrt(values.var(axis=0).mean())
+    theirs = LogisticRegression(C=1 / (0.01 * 120), tol=1e-8, max_iter=5000).fit(values / one,
+                                                                                labels)
+    assert np.allclose(probe.weights * one, theirs.coef_.T, atol=2e-4)
+
+
+def test_a_code_that_fires_once_is_no_spike_to_lean_on(clips):
+    """Columns on one clip each: brought to SD 1 they are learned by heart."""
+    values, labels, singers, names = clips
+    rng = np.random.default_rng(3)
+    rare = np.zeros((120, 60))
+    rare[rng.permutation(120)[:60], np.arange(60)] = rng.uniform(0.5, 1, 60)
+    both = np.hstack([values, rare])
+    folds = grouped_folds(singers, (singers % 2).astype(str), 3)
+    for scale, weight_on_rare in (("every column standardised", True), ("standardised", False)):
+        probe = tuned_probe(both, labels, folds, names, penalties=(0.01,), scales=(scale,))
+        assert (np.abs(probe.weights[20:]).max() > 0.05) == weight_on_rare
+    with_rare, alone = (tuned_probe(x, labels, folds, names, penalties=(0.01,),
+                                    scales=("standardised",)) for x in (both, values))
+    assert np.allclose(with_rare.weights[:20], alone.weights, atol=1e-4)
+
+
+def test_the_scale_is_chosen_where_it_matters():
+    """A weak signal in many rare codes of equal size, noise in columns that fire a little: the
+    inner folds choose; and both choices are the best of what may compete."""
+    rng = np.random.default_rng(0)
+    names, labels = np.array(["a", "b"]), rng.integers(0, 2, 200)
+    small = 0.02 * rng.normal(size=(200, 150))  # standardised they drown the signal
+    loud = rng.normal(size=(200, 2)) + np.where(labels[:, None] == 1, 1.0, -1.0)
+    values, singers = np.hstack([small, loud]), np.arange(200) // 20
+    folds = grouped_folds(singers, (singers % 2).astype(str), 5)
+    free = tuned_probe(values, names[labels], folds, names)
+    fixed = tuned_probe(values, names[labels], folds, names, scales=("standardised",))
+    assert free.details["basis"] == "one scale"
+    assert free.details["inner"] > fixed.details["inner"]
 
 
 def test_tuned_probe_ignores_dead_and_constant_columns(clips):
@@ -124,6 +168,8 @@ def test_probes_refuse(clips):
         released_probe(values, labels, values[:0], labels[:0], names, 0)
     with pytest.raises(ValueError, match="positive"):
         tuned_probe(values, labels, [], names, penalties=())
+    with pytest.raises(ValueError, match="unknown scale 'log': there are standardised, one scale"):
+        tuned_probe(values, labels, [], names, scales=("log",))
 
 
 def test_scores_equal_scikit_learn():
@@ -233,7 +279,7 @@ def test_compressed_rows_hold_what_was_there():
 
 
 @pytest.mark.parametrize("columns", [20, 300])
-@pytest.mark.parametrize("basis", ["standardised", "whitened"])
+@pytest.mark.parametrize("basis", list(probing.SCALES))
 def test_a_rotation_and_its_way_back(clips, columns, basis):
     """Logits in the rotated coordinates are those of the columns as they are."""
     rng = np.random.default_rng(columns)

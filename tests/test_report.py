@@ -81,7 +81,7 @@ def claim_tables(*, low, own_low, kept=1.0):
         base | {"contrast": name, "value": 0.01, "ci_low": ci, "reference": "ica"}
         for name, ci in (("against_linear", low), ("learned", own_low))])
     effects = pd.DataFrame([{"encoder": "demo", "metric": "confirmed", "sparsity": s, "value": v,
-                             "representation": r}
+                             "representation": r, "seed": 0, "n": 40}
                             for r, s, v in (("sae", 95, 0.5), ("random", 95, 0.25),
                                             ("raw", np.nan, 0.75), ("sae", 75, 0.0))])
     return information, reading, effects, "demo", 95
@@ -99,6 +99,7 @@ def test_sentences_follow_the_intervals(settings, first, second):
     assert table.loc["claim2", "verdict"].startswith(second)
     assert table.loc["claim2b", "verdict"] == "50% against 25% and 75%"
     assert "layer 3, 95 %, 19 singers" in table.loc["claim1", "text"]
+    assert "layer 3, 95 %, 40 base clips" in table.loc["claim2b", "text"]
 
 
 def test_too_few_singers_decide_nothing():
@@ -106,6 +107,36 @@ def test_too_few_singers_decide_nothing():
     table = report.claim_sentences(*tables).set_index("name")
     assert "too few singers" in table.loc["claim1", "verdict"]
     assert "for lack of singers" in table.loc["claim2", "verdict"]
+
+
+def test_seeds_are_averaged_within_singer_before_the_interval():
+    """Two seeds that differ by a shift of each singer: the mean has a narrower interval."""
+    from scipy import stats
+
+    by_singer = {"a": (0.2, 0.8), "b": (0.5, 0.6), "c": (0.9, 0.1)}
+    ids = {"encoder": "demo", "layer": 3, "representation": "sae", "sparsity": 95.0,
+           "metric": "accuracy", "split": "unseen", "technique": ""}
+    rows = [ids | {"seed": seed, "singer": name, "value": values[seed], "n": 4}
+            for name, values in by_singer.items() for seed in (0, 1)]
+    rows += [ids | {"seed": seed, "singer": "", "value": np.mean([v[seed] for v in
+             by_singer.values()]), "ci_low": 0.0, "ci_high": 1.0, "n": 3} for seed in (0, 1)]
+    rows += [row | {"layer": 4, "ci_low": 0.3, "ci_high": 0.4} for row in rows[-2:]]  # no singers
+    table = report.seeds_averaged(pd.DataFrame(rows), "accuracy", "unseen").set_index("layer")
+    means = np.array([np.mean(values) for values in by_singer.values()])
+    low, high = stats.t.interval(0.95, 2, means.mean(), stats.sem(means))
+    assert table.loc[3, "value"] == pytest.approx(means.mean())
+    assert table.loc[3, ["ci_low", "ci_high"]].tolist() == pytest.approx([low, high])
+    assert table.loc[4, ["ci_low", "ci_high"]].tolist() == [0.3, 0.4]
+
+
+def test_raw_states_without_a_sparsity_get_their_intervals():
+    ids = {"encoder": "demo", "layer": 1, "representation": "raw", "sparsity": np.nan}
+    cells = pd.DataFrame([ids | {"value": 0.5, "ci_low": 0.0, "ci_high": 1.0, "n": 2}])
+    singles = pd.DataFrame([ids | {"singer": s, "seed": 0, "value": v}
+                            for s, v in (("a", 0.4), ("b", 0.6))])
+    found = report.with_intervals(cells, singles)
+    assert found["ci_low"].iloc[0] < -0.7 and found["n"].iloc[0] == 2
+    assert report.with_intervals(cells, singles[:0]).equals(cells)
 
 
 def test_holdings_tell_bounded_tables_from_full_ones():
