@@ -338,7 +338,8 @@ def representation_label(name: str) -> str:
 
 def encoder_label(name: str) -> str:
     """Name of an encoder as figures show it."""
-    labels = {"demo": "demo encoder", "untrained": "untrained twin", "ast": "AST", "mert": "MERT",
+    labels = {"demo": "demo encoder", "untrained": "untrained encoder", "ast": "AST",
+              "mert": "MERT",
               "hubert": "HuBERT", "wavlm": "WavLM", "wavlm_as_released": "WavLM as released"}
     return labels.get(name, name)
 

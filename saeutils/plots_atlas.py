@@ -43,6 +43,7 @@ def latents_in_time(
         over.set_ylim(min(float(np.quantile(curve, 0.01)), 0), max(curve.max() * 1.08, 1e-9))
         over.grid(False)
         over.tick_params(labelsize=8)
+        over.set_ylabel("latent", fontsize=8.5, color=FLAME)
         if panel.get("frames") is not None:
             frames = np.asarray(panel["frames"], dtype=float)
             scale = over.get_ylim()[1] / max(frames.max(), 1e-9)

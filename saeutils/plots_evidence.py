@@ -52,8 +52,9 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
     """
     figure, axes = new_figure(1, 2, width=8.6, height=4.2, note=over_singers(contrasts, note))
     left, right = axes[0]
-    looks = {"retention": ("#0072B2", "o"), "readability": ("#009E73", "^"),
-             "learned": ("#D55E00", "s")}
+    # what the right panel uses for representations is not used for differences
+    looks = {"retention": ("#000000", "D"), "readability": ("#6A3D9A", "v"),
+             "learned": ("#A6761D", "P")}
     ticks = sorted(contrasts["sparsity"].unique())
     left.axhspan(-100 * margin, 0, color="#E6E6E6", zorder=0, label="margin")
     left.axhline(0, color=GREY, linewidth=0.8)
@@ -119,12 +120,15 @@ def attribute_contrasts(table: pd.DataFrame, *, note: str | None = None) -> Figu
 
 
 def _name_ends(axis, part: pd.DataFrame, n: int = 3) -> None:
-    """In the free corner: names of the attributes told apart that lie furthest out."""
+    """In the free corner: names of the attributes told apart that lie furthest out, and which."""
     ends = [part[part["verdict"] == "better"].tail(n)[::-1],
             part[part["verdict"] == "worse"].head(n)[::-1]]
-    rows = pd.concat(ends)[::-1].reset_index(drop=True)
+    names = [[attribute_in_words(name) for name in end["attribute"]] for end in ends]
+    said = [f"{way}: {name}" if i == 0 else name for way, group in
+            zip(("best", "worst"), names, strict=True) for i, name in enumerate(group)]
+    rows = pd.concat(ends).assign(said=said)[::-1].reset_index(drop=True)
     for number, row in enumerate(rows.itertuples()):
-        axis.text(0.99, 0.02 + 0.055 * number, attribute_in_words(row.attribute), ha="right",
+        axis.text(0.99, 0.02 + 0.055 * number, row.said, ha="right",
                   va="bottom", transform=axis.transAxes, fontsize=8.5,
                   color=VERDICTS[row.verdict][0],
                   bbox={"facecolor": "white", "alpha": 0.7, "edgecolor": "none", "pad": 0.4})

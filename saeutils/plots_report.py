@@ -111,7 +111,7 @@ def counted(note: str | None, n: int, kind: str = "unseen") -> str:
 
 SAID = {"ci_low": "from", "ci_high": "to", "target_low": "wanted from", "target_high": "to",
         "above_mean_sd": "above the mean (SDs)", "demo": "demo encoder",
-        "untrained": "untrained twin", "sae_rebuilt": "states rebuilt by the SAE",
+        "untrained": "untrained encoder", "sae_rebuilt": "states rebuilt by the SAE",
         "decoder_cosine": "cosine of directions", "sd": "SD",
         "code_correlation": "correlation of codes", "cka_first": "CKA with first",
         "cka_last": "CKA with last", "named": "named after", "r_named": "correlation with it",
