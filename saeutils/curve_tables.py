@@ -143,7 +143,7 @@ def verdict_counts(contrasts: pd.DataFrame) -> pd.DataFrame:
 
 def verdict_sentence(contrasts: pd.DataFrame) -> str:
     """`verdict_counts` in a sentence."""
-    from saeutils.report import LINEAR
+    from saeutils.claim_sentences import LINEAR
 
     said = LINEAR | {"random": "an untrained dictionary"}
     counts = verdict_counts(contrasts)

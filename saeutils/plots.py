@@ -42,8 +42,7 @@ LEVELS = {"log_mel": "log-mel statistics", "egemaps": "eGeMAPS attributes",
           "duration": "duration alone", "majority": "majority class"}
 GREY = "#666666"
 DOTS = ((0, (1, 2)), (0, (6, 2, 1, 2)))  # lines to compare with
-SYNTHETIC = "synthetic singers"
-_HOUSE = {"note": SYNTHETIC}  # what a figure says when its caller says nothing
+_HOUSE = {"note": "synthetic singers"}  # what a figure says when its caller says nothing
 
 
 def use_style() -> None:
@@ -339,8 +338,8 @@ def representation_label(name: str) -> str:
 def encoder_label(name: str) -> str:
     """Name of an encoder as figures show it."""
     labels = {"demo": "demo encoder", "untrained": "untrained encoder", "ast": "AST",
-              "mert": "MERT",
-              "hubert": "HuBERT", "wavlm": "WavLM", "wavlm_as_released": "WavLM as released"}
+              "mert": "MERT", "hubert": "HuBERT", "wavlm": "WavLM",
+              "wavlm_as_released": "WavLM as released"}
     return labels.get(name, name)
 
 

@@ -106,7 +106,7 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
         From `overview_rows`. A panel without rows is left out.
     sentences
         Columns name (claim1, claim2, claim2b where causes were moved), sparsity and text, from
-        `saeutils.report.claim_sentences`; drawn without their brackets.
+        `saeutils.claim_sentences`; drawn without their brackets.
     steps
         Four short texts: the clips, their states, the codes, the untrained dictionary.
     note

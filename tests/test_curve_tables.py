@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from saeutils import claims, curve_tables, report
+from saeutils import claims, curve_tables
+from saeutils.claim_sentences import claim_sentences
 from saeutils.curves import allowed_k, area
 from saeutils.representations import Representation
 from saeutils.statistics import grouped_folds
@@ -76,7 +77,7 @@ def _sentence(reading):
            "ci_high": 0.1, "kept": 0.0}
     information = pd.DataFrame([one | {"contrast": name} for name in
                                 ("retention", "readability", "learned")])
-    found = report.claim_sentences(information, reading, pd.DataFrame(), "demo", 95)
+    found = claim_sentences(information, reading, pd.DataFrame(), "demo", 95)
     return found.set_index("name").loc["claim2", "text"]
 
 

@@ -14,7 +14,7 @@ from saeutils.keys import STAGES, notebook_path
 @pytest.fixture(autouse=True)
 def usual_note():
     yield
-    plots.use_note(plots.SYNTHETIC)
+    plots.use_note("synthetic singers")
 
 
 def said(figure):

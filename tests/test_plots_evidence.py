@@ -58,7 +58,7 @@ def test_attributes_told_apart_are_counted_and_named():
     figure = plots_evidence.attribute_contrasts(table)
     assert "for all attributes together, over 19 singers" in figure._supxlabel.get_text()
     for axis in figure.axes:
-        assert [text.get_text() for text in axis.texts] == ["F0 (55 to 1000 Hz)"]
+        assert [text.get_text() for text in axis.texts] == ["worst: F0 (55 to 1000 Hz)"]
         said = [text.get_text() for text in axis.get_legend().get_texts()]
         assert said == ["0 better", "2 undecided", "1 worse"]
 

@@ -34,7 +34,7 @@ FLOORS = [
     {"statistics", "scores", "lasso", "lasso_kernels", "probe_kernels", "probing", "probe_cells",
      "representations",
      "completeness", "disentanglement", "penalties", "map_cells", "stability", "realism",
-     "report", "curves", "interventions", "audit", "audit_maps", "instrument",
+     "report", "claim_sentences", "curves", "interventions", "audit", "audit_maps", "instrument",
      "single_codes", "claims", "claim_numbers", "curve_tables", "nulls", "null_cells",
      "cross_validation", "material", "report_card", "atlas_latents", "atlas_evidence"},
     {"plots", "plots_evidence", "plots_report", "plots_overview", "plots_atlas", "plots_tour",

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from saeutils import report
+from saeutils.claim_sentences import claim_sentences
 from saeutils.profiles import ROOT
 
 DIGITISED = pd.read_csv(ROOT / "data" / "reference" / "paper_figures_digitised.csv")
@@ -94,7 +95,7 @@ def claim_tables(*, low, own_low, kept=1.0):
      "neither"),
 ])
 def test_sentences_follow_the_intervals(settings, first, second):
-    table = report.claim_sentences(*claim_tables(**settings)).set_index("name")
+    table = claim_sentences(*claim_tables(**settings)).set_index("name")
     assert table.loc["claim1", "verdict"].startswith(first)
     assert table.loc["claim2", "verdict"].startswith(second)
     assert table.loc["claim2b", "verdict"] == "50% against 25% and 75%"
@@ -104,7 +105,7 @@ def test_sentences_follow_the_intervals(settings, first, second):
 
 def test_too_few_singers_decide_nothing():
     tables = claim_tables(low=np.nan, own_low=np.nan, kept=np.nan)
-    table = report.claim_sentences(*tables).set_index("name")
+    table = claim_sentences(*tables).set_index("name")
     assert "too few singers" in table.loc["claim1", "verdict"]
     assert "for lack of singers" in table.loc["claim2", "verdict"]
 
