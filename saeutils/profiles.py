@@ -187,7 +187,7 @@ class Probing(Section):
     epochs: Positive = Field(120, description="epochs of the released probe")
     batch_size: Positive = 32
     learning_rate: float = Field(1e-3, gt=0)
-    inner_folds: int = Field(12, ge=2, description=(
+    inner_folds: int = Field(6, ge=2, description=(
         "folds of whole singers that choose penalty and scale; at most one for each of them"))
     penalties: tuple[Annotated[float, Field(gt=0)], ...] = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
     tuned_layers: Literal["primary", "all"] = Field(
