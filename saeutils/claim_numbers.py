@@ -1,7 +1,7 @@
 """The claims in numbers: one row per contrast, with everything that a verdict rests on.
 
-The sentences are made in `saeutils.report`; this table is what they are made of. Pure: tables in, a
-table out.
+The sentences are made in `saeutils.claim_sentences`; this table is what they are made of. Pure:
+tables in, a table out.
 """
 
 from __future__ import annotations

@@ -41,7 +41,10 @@ def claim_sentences(
     if kept.isna().any() or learned["n"] < 2:
         verdict = "undecided: too few singers"
     elif (kept == 1).all():
-        verdict = "kept" if learned["ci_low"] > 0 else "kept, as by an untrained dictionary"
+        null = one["kept"].reindex(["retention_untrained", "readability_untrained"])
+        verdict = ("kept" if learned["ci_low"] > 0
+                   else "kept, as by an untrained dictionary" if (null == 1).all()
+                   else "kept, but not shown to be read better than from an untrained dictionary")
     else:
         lost = " and ".join(kept.index[kept != 1])
         verdict = f"not shown to be kept ({lost})"

@@ -39,7 +39,7 @@ STEPS_SHARE = 0.5  # of training's time; the rest validates, wakes latents, meas
 PRUNED = ".pruned"  # lies beside dictionaries of which only the best seed is left
 # Seconds per cell, clip and latent at 768 latents, growing with the latents (Gram matrices): the
 # demo's stages of benchmarks/chain.csv over their 532 cells, 1,010 clips and 768 latents.
-CODES_S = {"04": 3.5e-7, "05": 4e-7}
+CODES_S = {"04": 9e-7, "05": 4e-7}
 
 
 @dataclass(frozen=True)

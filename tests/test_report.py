@@ -73,11 +73,13 @@ def test_headline_tolerance_is_pooled_over_the_rows_of_a_representation():
     assert one["tolerance"] == other["tolerance"] == pytest.approx(4 * 0.1, abs=1e-6)
 
 
-def claim_tables(*, low, own_low, kept=1.0):
+def claim_tables(*, low, own_low, kept=1.0, null_kept=1.0):
     base = {"encoder": "demo", "layer": 3, "primary": True, "n": 19, "ci_high": 0.1}
     information = pd.DataFrame([
         base | {"contrast": name, "value": 0.01, "ci_low": ci, "kept": kept}
-        for name, ci in (("retention", -0.01), ("readability", -0.01), ("learned", own_low))])
+        for name, ci in (("retention", -0.01), ("readability", -0.01), ("learned", own_low))]
+        + [base | {"contrast": f"{name}_untrained", "value": 0.0, "ci_low": -0.02,
+                   "kept": null_kept} for name in ("retention", "readability")])
     reading = pd.DataFrame([
         base | {"contrast": name, "value": 0.01, "ci_low": ci, "reference": "ica"}
         for name, ci in (("against_linear", low), ("learned", own_low))])
@@ -91,6 +93,8 @@ def claim_tables(*, low, own_low, kept=1.0):
 @pytest.mark.parametrize("settings, first, second", [
     ({"low": 0.001, "own_low": 0.001}, "kept", "better than from independent components"),
     ({"low": -0.01, "own_low": -0.01}, "kept, as by an untrained dictionary", "neither"),
+    ({"low": -0.01, "own_low": -0.01, "null_kept": 0.0},
+     "kept, but not shown to be read better than from an untrained", "neither"),
     ({"low": -0.01, "own_low": 0.01, "kept": 0.0}, "not shown to be kept (retention",
      "neither"),
 ])
