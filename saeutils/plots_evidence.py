@@ -141,11 +141,14 @@ def attribute_in_words(attribute: str) -> str:
     --------
     >>> attribute_in_words("mfcc2V_sma3nz_amean"), attribute_in_words("HNRdBACF_sma3nz_amean")
     ('MFCC 2, voiced, mean', 'HNR (ceiling set by pitch)')
+    >>> attribute_in_words("StddevVoicedSegmentLengthSec")
+    'voiced segments, variation of length'
     """
     from saeutils.attributes import attribute_label
 
     label = attribute_label(attribute)
-    return readable(attribute) if attribute.startswith(label.split(",")[0] + "_") else label
+    bare = label.split(",")[0]  # no words of its own: the name as openSMILE has it
+    return readable(attribute) if f"{attribute}_".startswith(f"{bare}_") else label
 
 
 def response_matrix(table: pd.DataFrame, *, note: str | None = None) -> Figure:
