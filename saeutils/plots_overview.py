@@ -125,9 +125,12 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
     sparsity = sentences["sparsity"].iloc[0]
     for term, here in TERMS.items():
         answers["kept"] = answers["kept"].replace(term, here.format(sparsity=sparsity))
-    # three lines hold no more; the number that ends them says what the untrained dictionary does
+    # three lines hold no more
     answers["kept"] = answers["kept"].split("; codes are the mean")[0].rstrip(".") + "."
-    answers["kept"] = re.sub(r" kept, [^:]*:", " kept:", answers["kept"])
+    for verdict, said in (("as by", "no better than"), ("but not shown", "not shown to beat")):
+        answers["kept"] = re.sub(
+            rf" kept, {verdict}[^:]*: (.*), SAE minus untrained dictionary (\S+) points.*",
+            rf" kept: \1; {said} an untrained dictionary (\2 points).", answers["kept"])
     answers["published"] = _as_published(table[table["panel"] == "published"])
     names = [name for name in PANELS if (table["panel"] == name).any()]
     figure, axes = new_figure(note=note, width=12.0, height=7.6)
