@@ -284,8 +284,8 @@ SECTIONS = {
     "chain.csv": lambda: plain("chain.csv", "The demo chain", "Seconds and peak memory per stage "
                                "of the published run."),
     "chain_runs.csv": lambda: plain("chain_runs.csv", "Cold runs of the demo chain", "From the "
-                                    "first stage to the last, after the set-up, on two machines: "
-                                    "their seconds differ by more than the code does."),
+                                    "first stage to the last, after the set-up, on machines of two "
+                                    "cores: their seconds differ by more than the code does."),
     "scaling.csv": lambda: plain("scaling.csv", "Cost that grows with the data", "Time and peak "
                                  "memory against clips, frames and streamed rows. The rows of "
                                  "2026-11-27 for clips were taken beside other work, so the "
