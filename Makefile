@@ -64,9 +64,9 @@ audit: $(READY) ## known weaknesses of the locked packages, by pip-audit
 lab: $(READY) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --LabApp.news_url=None --notebook-dir=. notebooks/00_tour.ipynb
 
-bench: $(READY) ## the benchmarks, on a quiet machine (about an hour; peers: see benchmarks/README)
+bench: $(READY) ## the benchmarks, on a quiet machine (some hours; peers: see benchmarks/README)
 	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_grid.py bench_stacked.py \
-	  width_and_clips.py bench_lasso.py bench_extraction.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
+	  bfloat16.py width_and_clips.py bench_lasso.py bench_extraction.py bench_scaling.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
 	@$(PY) -m saeutils.publish all --profile "$(PROFILE)" $(NAMED)

@@ -28,7 +28,8 @@ from multiprocessing import get_context  # noqa: E402
 from pathlib import Path  # noqa: E402
 
 import numpy as np  # noqa: E402
-from bench_sae import HERE, LOOP, SPARSITIES, _record, release_loop, write  # noqa: E402
+from bench_sae import HERE, SPARSITIES, _record, write  # noqa: E402
+from contenders import LOOP, release_loop  # noqa: E402
 
 WARM = "from saeutils.sae_grid import _train_nothing; _train_nothing()"
 
@@ -57,7 +58,8 @@ def plain_sample(rows_ND: np.ndarray, latents: int, epochs: int) -> float:
     rows_ND = np.ascontiguousarray(rows_ND)
     seconds = 0.0
     for sparsity in SPARSITIES:
-        train = release_loop(rows_ND.shape[1], latents, int((1 - sparsity / 100) * latents), 16)
+        k = int((1 - sparsity / 100) * latents)
+        train = release_loop(rows_ND.shape[1], latents, k, 16).train
         train(rows_ND[:64])
         begin = time.perf_counter()
         for _ in range(epochs):

@@ -18,6 +18,7 @@ from saeutils.sae_training import (
     CORRECTED,
     Recipe,
     Task,
+    check_recipe,
     finish,
     make_steps,
     rate_at,
@@ -164,9 +165,10 @@ def train_stream(
     """Train one TopK SAE on shards; memory does not grow with their rows.
 
     The recipe is that of `saeutils.sae_training.train_sae`, with three words changed: the start
-    is fitted on one shuffled buffer, not on all rows; latents count as dead, and are woken, by the
-    buffer, so that ten million rows do not wait for the end of a pass; the jitter is left out,
-    which fades with many rows anyway. Validation rows are held in memory and choose the epoch.
+    is fitted on one shuffled buffer, not on all rows; `dead_after` counts passes over as many rows
+    as a buffer holds, or over all where that is less, so that ten million rows do not wait for the
+    end of a pass; the jitter is left out, which fades with many rows anyway. Validation rows are
+    held in memory and choose the epoch.
 
     Parameters
     ----------
@@ -184,10 +186,12 @@ def train_stream(
     Raises
     ------
     ValueError
-        Before any training, as `train_sae` does; and for rows that are not finite.
+        Before any training, as `train_sae` does; for rows that are not finite; and for what needs
+        all rows at once or a flaw of the release (centre "geometric_median", pick "last_batch").
     """
     from tqdm.auto import tqdm
 
+    check_recipe(recipe)
     check_k(k, latents)
     validation_ND = check_rows(validation_ND, shards[0].width)
     total = sum(shard.rows for shard in shards)
@@ -197,6 +201,9 @@ def train_stream(
         raise ValueError("no validation rows: at least one is needed to choose the epoch")
     if recipe.centre == "geometric_median":
         raise ValueError("centre = 'geometric_median' needs all rows at once: stream with 'mean'")
+    if recipe.pick == "last_batch":
+        raise ValueError("pick = 'last_batch' judges an epoch by its last few rows, as the release "
+                         "does: stream with pick = 'validation'")
     frame = _Frame.of(shards, recipe)
     held_ND = frame.inward(validation_ND)
     rng = np.random.default_rng([seed, 2])
@@ -207,7 +214,9 @@ def train_stream(
                 recipe)
     del first_ND
     best, lowest, history = steps.snapshot(), np.inf, []
-    silent_F = np.zeros(latents, np.int64)
+    silent_F = np.zeros(latents, np.int64)  # rows since a latent fired
+    # no buffer but the last of a pass is smaller, and that one may hold a handful of rows
+    dead_rows = recipe.dead_after * min(total, buffer - CHUNK + 1)
     variation = float(np.sum((held_ND - held_ND.mean(axis=0, dtype=np.float64)) ** 2))
     bar = tqdm(total=recipe.epochs * total, unit="row", unit_scale=True, disable=not progress)
     for epoch in range(recipe.epochs):
@@ -215,16 +224,15 @@ def train_stream(
         fired_F, error = np.zeros(latents, np.int64), 0.0
         for rows_ND in buffers(shards, rng, buffer):
             rows_ND = frame.inward(rows_ND)
-            dead_F = (silent_F >= recipe.dead_after) & (recipe.dead_after > 0)
+            dead_F = (silent_F >= dead_rows) & (dead_rows > 0)
             here_F, mse = steps.epoch(rows_ND, np.arange(len(rows_ND)), rate, dead_F)
             fired_F += here_F
             error += mse * len(rows_ND) / total
-            if recipe.dead_after:
-                silent_F = np.where(here_F > 0, 0, silent_F + 1)
-                if recipe.wake and (silent_F >= recipe.dead_after).any():
-                    margins_F = steps.margins(rows_ND[: 16 * CHUNK])
-                    lift_F = np.where(silent_F >= recipe.dead_after, 1.01 * margins_F, 0)
-                    steps.lift(np.maximum(lift_F, 0))
+            silent_F = np.where(here_F > 0, 0, silent_F + len(rows_ND))
+            if dead_rows and recipe.wake and (silent_F >= dead_rows).any():
+                margins_F = steps.margins(rows_ND[: 16 * CHUNK])
+                steps.lift(np.where(silent_F >= dead_rows, np.maximum(1.01 * margins_F, 0), 0))
+                silent_F[silent_F >= dead_rows] = 0  # awake until it is silent as long again
             bar.update(len(rows_ND))
         errors_N = steps.errors(held_ND)
         score = float(errors_N.mean())

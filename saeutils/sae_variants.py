@@ -7,11 +7,13 @@ Trained with autograd: no grid of the companion needs their speed.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import numpy as np
 import torch
 
+from saeutils import sae_metrics
 from saeutils.sae import SparseAutoencoder, check_k, check_rows, shaped_start
 from saeutils.sae_training import centre_and_scale, check_training_rows
 
@@ -35,12 +37,15 @@ def train_variant(
     -------
     sae, history
         BatchTopK, Matryoshka and JumpReLU come back as "jumprelu" (a threshold per latent, the
-        same whatever rows stand in a batch), L1 as "standard". History as in `train_sae`.
+        same whatever rows stand in a batch), L1 as "standard". History as in `train_sae`, with
+        `l0`: validation rows choose among the epochs in which at most 1.25 k latents are active,
+        or it would be no comparison. If there is none, the last epoch comes back, with a warning.
 
     Raises
     ------
     ValueError
-        Unknown variant, or what `train_sae` refuses.
+        Unknown variant, what `train_sae` refuses, or for JumpReLU a k that leaves no room for a
+        threshold above zero.
     """
     if variant not in VARIANTS:
         raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)} "
@@ -48,6 +53,8 @@ def train_variant(
     check_k(k, latents)
     train_ND = check_training_rows(train_ND, batch)
     validation_ND = check_rows(validation_ND, train_ND.shape[1])
+    if not len(validation_ND):
+        raise ValueError("no validation rows: at least one is needed to choose the epoch")
     centre_D, scale = centre_and_scale(train_ND, "mean")
     rows_ND, held_ND = (torch.tensor((acts_ND - centre_D) / scale) for acts_ND in
                         (train_ND, validation_ND))
@@ -74,15 +81,20 @@ def train_variant(
         model.after_epoch(rows_ND)
         sae = _as_arrays(model, centre_D, scale, variant, seed, epoch + 1)
         codes_NF = sae.encode(validation_ND)
-        left_ND = validation_ND - sae.decode(codes_NF)
-        fvu = float((left_ND**2).sum() / ((validation_ND - validation_ND.mean(0)) ** 2).sum())
-        # an epoch counts once the wanted sparsity is reached, or it would be no comparison
+        rebuilt_ND = sae.decode(codes_NF)
+        left = sae_metrics.mse(validation_ND, rebuilt_ND)
         active = float((codes_NF > 0).sum(1).mean())
-        better = best is None or (fvu < lowest and active <= 1.25 * k)
+        better = left < lowest and active <= 1.25 * k
         if better:
-            best, lowest = sae, fvu if active <= 1.25 * k else np.inf
+            best, lowest = sae, left
         history.append({"epoch": epoch + 1, "train_mse": total / len(rows_ND),
-                        "validation_fvu": fvu, "l0": active, "picked": better})
+                        "validation_fvu": sae_metrics.fvu(validation_ND, rebuilt_ND),
+                        "l0": active, "picked": better})
+    if best is None:
+        warnings.warn(f"{variant}: no epoch came down to {1.25 * k:g} active latents a row (k = "
+                      f"{k}, the last has {active:.1f}); train longer, or compare at its L0",
+                      stacklevel=2)
+        best, history[-1]["picked"] = sae, True
     return best, history
 
 
@@ -152,13 +164,18 @@ class Matryoshka(BatchTopK):
 class JumpReLU(_Variant):
     """A threshold per latent, learned through a smoothed step.
 
-    ``codes = pre * (pre > threshold)``; the loss adds ``(L0/k - 1)^2``. The step has no gradient:
-    a rectangle around the threshold, `BANDWIDTH` times its value wide, stands in for it. Source:
-    Rajamanoharan et al. 2024, arXiv 2407.14435.
+    ``codes = pre * (pre > threshold)``; the loss adds ``0.1 (L0/k - 1)^2``. The step has no
+    gradient: a rectangle around the threshold, `BANDWIDTH` times its value wide, stands in for it.
+    Source: Rajamanoharan et al. 2024, arXiv 2407.14435.
     """
 
     def prepare(self, rows_ND: torch.Tensor) -> None:
-        start_F = torch.full_like(self.threshold_F, np.log(self.threshold_for_k(rows_ND)))
+        threshold = self.threshold_for_k(rows_ND)
+        if not threshold > 0:
+            raise ValueError(f"k = {self.k} of {len(self.threshold_F)} latents: at the start fewer "
+                             "pre-activations than that are above zero, and a threshold must be; "
+                             "take a smaller k, or batchtopk")
+        start_F = torch.full_like(self.threshold_F, np.log(threshold))
         self.log_threshold_F = torch.nn.Parameter(start_F)
         self.extra = [self.log_threshold_F]
 

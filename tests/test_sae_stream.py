@@ -7,6 +7,7 @@ import pytest
 from safetensors.numpy import save_file
 
 from saeutils import sae_metrics
+from saeutils.sae_sparse import SparseSteps
 from saeutils.sae_stream import buffers, moments, open_shards, train_stream
 from saeutils.sae_training import CORRECTED, RELEASED, train_sae
 
@@ -65,6 +66,20 @@ def test_equals_training_from_memory_within_the_spread_of_seeds(tmp_path, recipe
     assert history[-1]["validation_fvu"] < history[0]["validation_fvu"]
 
 
+def test_no_latent_is_woken_on_a_handful_of_rows(tmp_path, monkeypatch):
+    """The last buffer of a pass may hold five rows, on which nearly all latents are silent."""
+    shards, woken_on = save(tmp_path, rows(2 * 2048 + 5), [2048, 4096]), []
+    margins = SparseSteps.margins
+
+    def noted(steps, acts_ND):
+        woken_on.append(len(acts_ND))
+        return margins(steps, acts_ND)
+
+    monkeypatch.setattr(SparseSteps, "margins", noted)
+    train_stream(shards, rows(200, seed=1), 256, 2, 0, replace(CORRECTED, epochs=6), buffer=2048)
+    assert woken_on and min(woken_on) > 1024
+
+
 def test_backends_agree_and_a_run_repeats(tmp_path):
     shards = save(tmp_path, rows(1200), [600])
     held_ND, recipe = rows(200, seed=1), replace(CORRECTED, epochs=1)
@@ -103,6 +118,10 @@ def test_bad_shards_are_named(tmp_path):
         next(buffers(shards, np.random.default_rng(0), size=10))
     with pytest.raises(ValueError, match="geometric_median"):
         train_stream(shards, good, 48, 5, 0, replace(CORRECTED, centre="geometric_median"))
+    with pytest.raises(ValueError, match="unknown centre 'median'"):
+        train_stream(shards, good, 48, 5, 0, replace(CORRECTED, centre="median"))
+    with pytest.raises(ValueError, match="last_batch.*stream with pick = 'validation'"):
+        train_stream(shards, good, 48, 5, 0, RELEASED)
     save_file({"frames": rows(10, 7)}, tmp_path / "shard_009.safetensors")
     with pytest.raises(ValueError, match=r"shard_009.safetensors has 7"):
         open_shards(tmp_path.glob("*.safetensors"))

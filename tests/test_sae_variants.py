@@ -94,3 +94,21 @@ def test_unknown_variant_is_refused():
         train_variant(rows(64, 1), rows(9, 2), LATENTS, K, 0, "gated")
     with pytest.raises(ValueError, match="fewer than the batch of 64"):
         train_variant(rows(20, 1), rows(9, 2), LATENTS, K, 0, "l1")
+    with pytest.raises(ValueError, match="no validation rows"):
+        train_variant(rows(64, 1), rows(0, 2), LATENTS, K, 0, "l1")
+    with pytest.raises(ValueError, match="k = 31 of 32 latents.*smaller k, or batchtopk"):
+        train_variant(rows(64, 1), rows(9, 2), LATENTS, 31, 0, "jumprelu")
+
+
+def test_an_epoch_is_chosen_although_the_validation_rows_are_equal():
+    held = np.repeat(rows(1, 2), 5, axis=0)
+    _, history = train_variant(rows(128, 1), held, LATENTS, 16, 0, "batchtopk", epochs=8)
+    assert sum(row["picked"] for row in history) > 1
+    assert all(np.isnan(row["validation_fvu"]) for row in history)
+
+
+def test_a_sparsity_that_is_never_reached_is_said():
+    with pytest.warns(UserWarning, match="l1: no epoch came down to 1.25 active"):
+        sae, history = train_variant(rows(128, 1), rows(40, 2), LATENTS, 1, 0, "l1", epochs=2)
+    assert [row["picked"] for row in history] == [False, True]
+    assert sae.info["epochs"] == 2
