@@ -233,6 +233,17 @@ def extraction() -> list[str]:
             "\n", table(text), *_not_run(data[data["note"].str.startswith("not run", na=False)])]
 
 
+def on_a_gpu() -> list[str]:
+    """The paper-sized grid and many frames on a GPU, if somebody has run them."""
+    text = ("`bench_gpu.py` times one layer of the paper-sized grid and a pass over 100,000 frames "
+            "beside the least that the card's arithmetic and memory allow.")
+    if not (HERE / "gpu.csv").exists():
+        return ["## On a GPU\n", f"Not measured: no GPU was at hand. {text}\n"]
+    data = pd.read_csv(HERE / "gpu.csv").rename(columns={"data": "what", "value": "seconds"})
+    columns = ["contender", "seconds", "rounds", "machine", "date"]
+    return ["## On a GPU\n", f"{text}\n", table(data.set_index("what")[columns].astype(str))]
+
+
 def plain(name: str, title: str, text: str) -> list[str]:
     """A small CSV as it is."""
     frame = pd.read_csv(HERE / name)
@@ -326,6 +337,7 @@ def main() -> None:
     for name, section in SECTIONS.items():
         if (HERE / name).exists():
             parts += section()
+    parts += on_a_gpu()
     text = "\n".join(part for part in parts if part)
     (HERE / "README.md").write_text(text, encoding="utf-8")
     figure()
