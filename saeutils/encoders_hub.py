@@ -4,19 +4,21 @@ A checkpoint is a folder of three files: configuration, preprocessor settings an
 looked for in a folder the profile names (``extraction.model_dir``), then in the model hub's cache
 on this machine, and only then fetched, once. With everything in place no connection is opened.
 
-Weights that exist only as a pickle (``pytorch_model.bin``: HuBERT, WavLM, MERT) are compared with
-the hub's checksum, read once by torch's weights-only loader, and written as safetensors below
-``data/cache/encoders``; that copy is read from then on.
+Weights from the hub are compared with its checksum before they are read, every shard of them.
+Those that exist only as a pickle (``pytorch_model.bin``: HuBERT, WavLM, MERT) are read once by
+torch's weights-only loader and written as safetensors below ``data/cache/encoders``; that copy,
+named by the pickle's checksum, is read from then on.
 """
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from saeutils.files import read_json
 from saeutils.keys import file_digest
 from saeutils.profiles import data_folder, encoder_slug, place
 
@@ -25,6 +27,7 @@ SAFE = ("model.safetensors", "model.safetensors.index.json")
 PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*(@[\w./-]+)?")
 SHA256 = re.compile(r"[0-9a-f]{64}")
+FILE = re.compile(r"[\w-][\w.-]*\.(safetensors|bin)")  # a shard: no folder, nothing hidden
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Pinned:
     revision: str
     megabytes: int
     licence: str
-    sha256: str = ""  # of the weights, where a public record of it was found
+    sha256: str = ""  # of pytorch_model.bin, where a public record of it was found
 
 
 _WAVLM = Pinned("microsoft/wavlm-base-plus", "4c66d4806a428f2e922ccfa1a962776e232d487b", 378,
@@ -67,15 +70,16 @@ class Checkpoint:
         The weights, or the index of their shards.
     source : str
         Repository and revision, or "local folder NAME": no path of this machine.
-    sha256 : str
-        What a pickled file must have; empty where the hub says nothing of it.
+    checksums : dict of str to str
+        sha256 that a weights file of this name must have, where the hub or a public record gives
+        one: nothing for a folder of one's own.
     """
 
     name: str
     folder: Path
     weights: Path
     source: str
-    sha256: str = ""
+    checksums: dict[str, str] = field(default_factory=dict)
 
     @property
     def pickled(self) -> bool:
@@ -119,7 +123,8 @@ def find(name: str | Path, model_dir: str = "", hub_cache: str = "") -> Checkpoi
         )
     for folder in _places_below(model_dir, short, repository):
         if (folder / SETTINGS[0]).is_file():
-            return _local(short, folder, PINNED[text].sha256 if text in PINNED else "")
+            known = PINNED[text].sha256 if text in PINNED else ""
+            return _local(short, folder, {PICKLED[0]: known} if known else {})
     if model_dir and text in PINNED and not place(model_dir).is_dir():
         raise ValueError(f"extraction.model_dir: there is no folder {model_dir}: mend the path")
     return _from_hub(short, repository, revision or "main", size, hub_cache_folder(hub_cache))
@@ -151,7 +156,7 @@ def _places_below(model_dir: str, short: str, repository: str) -> list[Path]:
     return [*(top / name for name in below), top]
 
 
-def _local(short: str, folder: Path, sha256: str = "") -> Checkpoint:
+def _local(short: str, folder: Path, checksums: dict[str, str] | None = None) -> Checkpoint:
     missing = [name for name in SETTINGS if not (folder / name).is_file()]
     weights = next((folder / name for name in SAFE + PICKLED if (folder / name).is_file()), None)
     missing += [] if weights else ["model.safetensors"]
@@ -160,7 +165,7 @@ def _local(short: str, folder: Path, sha256: str = "") -> Checkpoint:
     for shard in _shards(weights):
         if not (folder / shard).is_file():
             raise ValueError(f"{folder} lacks {shard}: complete the folder")
-    return Checkpoint(short, folder, weights, f"local folder {folder.name}", sha256)
+    return Checkpoint(short, folder, weights, f"local folder {folder.name}", checksums or {})
 
 
 def _from_hub(short: str, repository: str, revision: str, size: int, cache: Path) -> Checkpoint:
@@ -173,10 +178,10 @@ def _from_hub(short: str, repository: str, revision: str, size: int, cache: Path
         if found is None:
             raise ValueError(_ways(short, repository, revision, size, "the download failed"))
     config, weights = found
-    blob = weights.resolve().name
-    source = f"{repository}@{config.parent.name[:12]}"
-    return Checkpoint(short, config.parent, weights, source,
-                      blob if SHA256.fullmatch(blob) else "")  # fmt: skip
+    # the cache names a large file by the sha256 that the hub gave for it, a small one by another
+    blobs = {path.name: path.resolve().name for path in weight_files(weights)}
+    return Checkpoint(short, config.parent, weights, f"{repository}@{config.parent.name[:12]}",
+                      {name: blob for name, blob in blobs.items() if SHA256.fullmatch(blob)})
 
 
 def _cached(repository: str, revision: str, cache: Path) -> tuple[Path, Path] | None:
@@ -194,11 +199,33 @@ def _cached(repository: str, revision: str, cache: Path) -> tuple[Path, Path] | 
     return settings[0], weights
 
 
+def weight_files(weights: Path) -> list[Path]:
+    """The file of the weights; for an index, itself and then its shards, by name."""
+    return [weights, *(weights.with_name(shard) for shard in _shards(weights))]
+
+
 def _shards(weights: Path) -> list[str]:
-    """Files that an index names; none for weights in one file."""
+    """Files that an index names; none for weights in one file.
+
+    Raises
+    ------
+    ValueError
+        If the index is not what `transformers` writes: a table of weights and files beside it.
+    """
     if not weights.name.endswith(".index.json"):
         return []
-    return sorted(set(json.loads(weights.read_text(encoding="utf-8"))["weight_map"].values()))
+    index = read_json(weights)
+    for key in ("metadata", "weight_map"):
+        if not isinstance(index.get(key), dict):
+            raise ValueError(f"{key} of {weights.parent.name}/{weights.name} is "
+                             f"{index.get(key)!r:.40}, not names and values: get the file again")
+    shards = index["weight_map"].values()
+    bad = [s for s in shards if not isinstance(s, str) or not FILE.fullmatch(s)]
+    if bad or not shards:
+        raise ValueError(f"weight_map of {weights.parent.name}/{weights.name} names "
+                         f"{f'{bad[0]!r:.80}, no file beside it' if bad else 'no file'}: get the "
+                         "file again")
+    return sorted(set(shards))
 
 
 def _download(short: str, repository: str, revision: str, size: int, cache: Path) -> None:
@@ -250,28 +277,33 @@ def _ways(short: str, repository: str, revision: str, size: int, why: str) -> st
     )
 
 
-def checked_pickle(checkpoint: Checkpoint) -> str:
-    """sha256 of a pickled weights file, compared with the hub's where it gives one.
+def checked_weights(checkpoint: Checkpoint) -> str:
+    """sha256 of the weights, each file compared with the checksum that is known of it.
+
+    For shards: the sha256 of the checksums of their index and of each of them.
 
     Raises
     ------
     ValueError
-        If they differ.
+        If a file differs; nothing of it was read as weights then.
     """
-    got = file_digest(checkpoint.weights)
-    if checkpoint.sha256 and got != checkpoint.sha256:
-        raise ValueError(
-            f"{checkpoint.weights.name} of encoder {checkpoint.name} has sha256 {got[:12]}..., the "
-            f"model hub says {checkpoint.sha256[:12]}...: remove the file and fetch it again"
-        )
-    return got
+    found = []
+    for path in weight_files(checkpoint.weights):
+        found.append(file_digest(path))
+        known = checkpoint.checksums.get(path.name, found[-1])
+        if found[-1] != known:
+            raise ValueError(
+                f"{path.name} of encoder {checkpoint.name} has sha256 {found[-1][:12]}..., the "
+                f"model hub says {known[:12]}...: remove the file and fetch it again"
+            )
+    return found[0] if len(found) == 1 else hashlib.sha256("".join(found).encode()).hexdigest()
 
 
 def converted_folder(checkpoint: Checkpoint, sha256: str) -> Path:
     """Where the safetensors copy of a pickled checkpoint is kept.
 
-    The pickle's checksum is part of the name: other weights under the same name and revision (a
-    rehearsal's stand-ins) never meet the real ones.
+    The checksum of the pickle, or of all its shards, is part of the name: other weights under the
+    same name and revision (a rehearsal's stand-ins) never meet the real ones.
     """
     slug = re.sub(r"[^\w.-]+", "-", checkpoint.source.partition("@")[0].replace("/", "--"))
     return data_folder() / "cache" / "encoders" / f"{slug}-{sha256[:16]}"

@@ -11,14 +11,14 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 
 from saeutils.encoders_forward import keep_channels_last
-from saeutils.encoders_hub import Checkpoint, checked_pickle, converted_folder
+from saeutils.encoders_hub import Checkpoint, checked_weights, converted_folder, weight_files
 from saeutils.files import atomic, read_json
 
 if TYPE_CHECKING:
@@ -41,6 +41,7 @@ FAMILIES = {
 MERT_IS_HUBERT = {"feature_extractor_cqt": False, "deepnorm": False, "attention_relax": -1}
 GATED_BIAS = ("gru_rel_pos_const", "gru_rel_pos_linear.weight", "gru_rel_pos_linear.bias",
               "rel_attn_embed.weight")  # fmt: skip
+COUNTED, MOST = ("layers", "num_labels"), 10_000  # made one by one, and more than anybody has
 HARMLESS = "masked_spec_embed"  # stands for masked frames, in training alone
 
 
@@ -94,8 +95,9 @@ def load(checkpoint: Checkpoint, seed: int | None = None, as_released: bool = Fa
     Raises
     ------
     ValueError
-        If the family is not supported (names those that are), the files contradict one another,
-        or weights are missing, left over, of another shape, or not finite.
+        If the family is not supported (names those that are), the settings describe no model, the
+        files contradict one another, or weights are missing, left over, of another shape, not
+        finite, or not those that the hub gave a checksum of.
     """
     name = checkpoint.name
     raw, settings = (read_json(checkpoint.folder / file) for file in
@@ -113,23 +115,27 @@ def load(checkpoint: Checkpoint, seed: int | None = None, as_released: bool = Fa
             if checkpoint.pickled:
                 checkpoint, more = _converted(checkpoint, raw, class_name)
                 notes += more
+            elif checkpoint.checksums:
+                checked_weights(checkpoint)
             model, left_over, more = _strict(cls, config, checkpoint, as_released)
             notes += more
         else:
             model = _drawn(cls, config, seed)
     model = keep_channels_last(_encoder_of(model).eval().requires_grad_(False))
-    return Loaded(model, kind, rate, normalize, _extractor(settings, kind, model, name),
+    return Loaded(model, kind, rate, normalize, _extractor(settings, kind, model.config, name),
                   tuple(notes), tuple(left_over),
                   digest(checkpoint, seed, "Wav2Vec2Model" if as_released else ""))  # fmt: skip
 
 
 def digest(checkpoint: Checkpoint, seed: int | None, other_class: str = "") -> str:
-    """sha256 over configuration and settings, then the weights (or the seed that drew them)."""
+    """sha256 over configuration and settings, then the weights (or the seed that drew them).
+
+    Of weights in shards both the index and every shard that it names count.
+    """
     out = sha256((checkpoint.folder / "config.json").read_bytes())
     out.update((checkpoint.folder / "preprocessor_config.json").read_bytes())
     if seed is None:
-        shards = sorted(checkpoint.folder.glob(f"*{checkpoint.weights.suffix}"))
-        for path in [checkpoint.weights] if checkpoint.weights.suffix != ".json" else shards:
+        for path in weight_files(checkpoint.weights):
             with open(path, "rb") as handle:
                 while block := handle.read(1 << 24):
                     out.update(block)
@@ -142,6 +148,9 @@ def digest(checkpoint: Checkpoint, seed: int | None, other_class: str = "") -> s
 def _known_family(raw: dict, name: str) -> tuple[dict, list[str]]:
     """The configuration under a family of the library, without what would make it run code."""
     notes, family = [], raw.get("model_type")
+    if not isinstance(family, str | None):
+        raise ValueError(f"model_type in config.json of encoder {name} is {family!r:.80}, not a "
+                         "family's name: use the checkpoint's own")
     if family == "mert_model":
         wrong = [f"{key} = {raw.get(key)!r}, not {value!r}"
                  for key, value in MERT_IS_HUBERT.items() if raw.get(key) != value]  # fmt: skip
@@ -182,40 +191,62 @@ def _configured(raw: dict, class_name: str, name: str, as_released: bool) -> tup
     """Configuration and class: the one the checkpoint was saved from, else the bare encoder."""
     import torch
     import transformers
-    from huggingface_hub.errors import StrictDataclassError
     from transformers import CONFIG_MAPPING
 
     family = "wav2vec2" if as_released else raw["model_type"]
-    names = raw.get("architectures")
-    saved_from = getattr(transformers, str(names[0]), None) if names else None
-    cls = getattr(transformers, class_name)
-    try:
-        known = CONFIG_MAPPING[family]()
-        fields = known.to_dict().keys() - {"model_type", "transformers_version"}
-        plain = {k: v for k, v in raw.items() if k in fields or not as_released}
+    what = f"config.json of encoder {name} describes no model"
+    for part in (raw, *(value for value in raw.values() if isinstance(value, dict))):
+        for key, value in part.items():
+            if key.endswith(COUNTED) and type(value) in (int, float) and value > MOST:
+                raise ValueError(f"{what} ({key} = {value:.3g}, more than {MOST}): use the "
+                                 "checkpoint's own")
+
+    def build(given: dict) -> tuple[Any, type]:
+        names = given.get("architectures") or []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            raise TypeError("a list of classes is expected")
+        fields = CONFIG_MAPPING[family]().to_dict().keys() - {"model_type", "transformers_version"}
+        plain = {k: v for k, v in given.items() if k in fields or not as_released}
         config = CONFIG_MAPPING[family].from_dict(plain | {"model_type": family})
+        saved_from = getattr(transformers, names[0], None) if names else None
+        cls = getattr(transformers, class_name)
         if as_released:
             cls = transformers.Wav2Vec2Model
         elif getattr(saved_from, "config_class", None) is type(config):
             cls = saved_from
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             cls(config)
-    except (ValueError, TypeError, KeyError, AttributeError, RuntimeError,
-            StrictDataclassError) as error:  # fmt: skip
-        why = " ".join(str(error).split())[:300]
-        raise ValueError(f"config.json of encoder {name} describes no model ({why}): use the "
-                         "checkpoint's own") from None
-    return config, cls
+        return config, cls
+
+    return _guarded(build, raw, what)
+
+
+def _guarded(build: Callable[[dict], Any], given: dict, what: str) -> Any:
+    """``build(given)``; settings that the library cannot work with are one line that names one.
+
+    It fails in the ways of whatever line meets the value first (0 heads divide by zero, an empty
+    list has no first entry), often without a name: named is the first setting with whose default
+    it does not fail, if there is one.
+    """
+    try:
+        return build(given)
+    except Exception as error:
+        why = " ".join(str(error).split())[:300] or type(error).__name__
+    for key, value in given.items():
+        try:
+            build({k: v for k, v in given.items() if k != key})
+        except Exception:  # not this one, or not this one alone
+            continue
+        why = f"{key} = {value!r:.60}: {why}"
+        break
+    raise ValueError(f"{what} ({why}): use the checkpoint's own")
 
 
 def _strict(
     cls: type, config: Any, checkpoint: Checkpoint, as_released: bool = False
 ) -> tuple[torch.nn.Module, list[str], list[str]]:
     """The model, weights left over (WavLM as released), and notes."""
-    import pickle
-
     import torch
-    from safetensors import SafetensorError
 
     name = checkpoint.name
     try:
@@ -224,8 +255,8 @@ def _strict(
             weights_only=True, output_loading_info=True, ignore_mismatched_sizes=True,
             use_safetensors=not checkpoint.pickled,
         )  # fmt: skip
-    except (OSError, SafetensorError, RuntimeError, pickle.UnpicklingError, ValueError) as error:
-        why = " ".join(str(error).split())[:200]
+    except Exception as error:  # each of its readers fails in its own ways
+        why = " ".join(str(error).split())[:200] or type(error).__name__
         raise ValueError(f"weights of encoder {name} cannot be read ({why}): get the file "
                          "again") from None
     shapes = [str(item[0] if isinstance(item, tuple) else item) for item in
@@ -258,7 +289,7 @@ def _converted(
     checkpoint: Checkpoint, raw: dict, class_name: str
 ) -> tuple[Checkpoint, list[str]]:  # fmt: skip
     """The safetensors copy of a pickled checkpoint, made on first use."""
-    checksum = checked_pickle(checkpoint)
+    checksum = checked_weights(checkpoint)
     folder = converted_folder(checkpoint, checksum)
     weights = folder / "model.safetensors"
     if not weights.is_file():  # written last
@@ -272,7 +303,7 @@ def _converted(
                 shutil.copyfile((part if file == "config.json" else checkpoint.folder) / file, new)
         os.replace(part / weights.name, weights)
         shutil.rmtree(part)
-    compared = "with the model hub's" if checkpoint.sha256 else "with nothing: none was given"
+    compared = "with the model hub's" if checkpoint.checksums else "with nothing: none was given"
     note = f"weights from a pickle (checksum compared {compared}), kept as safetensors"
     return Checkpoint(checkpoint.name, folder, weights, checkpoint.source), [note]
 
@@ -292,22 +323,40 @@ def _encoder_of(model: torch.nn.Module) -> torch.nn.Module:
     return base.get_encoder() if base.config.is_encoder_decoder else base
 
 
-def _extractor(settings: dict, kind: str, model: torch.nn.Module, name: str) -> Any:
+def _extractor(settings: dict, kind: str, config: Any, name: str) -> Any:
+    """The library's extractor, which fits the model's input and has heard half a second."""
     if kind == "waveform":
         return None
+    import numpy as np
     import transformers
 
     own = {"ast": "ASTFeatureExtractor", "whisper": "WhisperFeatureExtractor",
            "features": "SeamlessM4TFeatureExtractor"}[kind]  # fmt: skip
-    if model.config.model_type == "parakeet_encoder":
+    if config.model_type.startswith("parakeet"):
         own = "ParakeetFeatureExtractor"
-    extractor = getattr(transformers, own).from_dict(dict(settings))
-    wanted = {"num_mel_bins", "max_length"} if kind == "ast" else set()
-    for key in wanted:
-        if getattr(extractor, key) != getattr(model.config, key):
-            raise ValueError(f"{key} of encoder {name} is {getattr(extractor, key)} in its "
-                             f"preprocessor_config.json and {getattr(model.config, key)} in its "
+    build = getattr(transformers, own).from_dict
+    what = f"preprocessor_config.json of encoder {name} describes no input"
+    extractor = _guarded(lambda given: build(dict(given)), settings, what)
+    same = {"ast": {"num_mel_bins": "num_mel_bins", "max_length": "max_length"},
+            "whisper": {"feature_size": "num_mel_bins"}}.get(kind, {})  # fmt: skip
+    for key, of_model in same.items():
+        if getattr(extractor, key) != getattr(config, of_model):
+            raise ValueError(f"{key} of encoder {name} is {getattr(extractor, key)!r:.60} in its "
+                             f"preprocessor_config.json and {getattr(config, of_model)} in its "
                              "config.json: one of them is another model's")  # fmt: skip
+    if kind == "whisper" and extractor.nb_max_frames != 2 * config.max_source_positions:
+        raise ValueError(f"{what} (chunk_length and hop_length make {extractor.nb_max_frames:.6g} "
+                         f"frames, its model takes {2 * config.max_source_positions}): use the "
+                         "checkpoint's own")
+
+    def hear(given: dict) -> None:
+        rate = settings["sampling_rate"]
+        sound = np.sin(np.arange(rate // 2, dtype=np.float32))
+        out = build(dict(given))([sound], sampling_rate=rate, return_tensors="pt")
+        if not out["input_values" if kind == "ast" else "input_features"].isfinite().all():
+            raise ValueError("what comes out of it is not finite")
+
+    _guarded(hear, settings, what)
     return extractor
 
 

@@ -112,6 +112,166 @@ def test_a_pickle_with_another_checksum_is_refused(tmp_path, monkeypatch):
         load_encoder("hubert", hub_cache=str(cache))
 
 
+def test_safetensors_of_the_hub_are_compared_too(tmp_path):
+    cache = stand_ins.build(tmp_path, ["ast"])
+    blob = next(cache.glob("models--*/snapshots/*/model.safetensors")).resolve()
+    content = bytearray(blob.read_bytes())
+    content[-1] ^= 1  # still safetensors, and finite
+    blob.write_bytes(content)
+    with pytest.raises(ValueError, match="model.safetensors of encoder ast has sha256.*fetch"):
+        load_encoder("ast", hub_cache=str(cache))
+
+
+def test_a_folder_s_weights_are_compared_only_where_a_checksum_is_kept(tmp_path):
+    """SECURITY.md: a pickle in HuBERT's place has to be HuBERT's; others are taken as they are."""
+    for name in ("hubert", "wavlm"):
+        (tmp_path / name).mkdir()
+        stand_ins.save(stand_ins.model_of(name), name, tmp_path / name)
+    with pytest.raises(ValueError, match="pytorch_model.bin of encoder hubert has sha256"):
+        load_encoder("hubert", model_dir=str(tmp_path))
+    assert "compared with nothing" in " ".join(load_encoder(tmp_path / "hubert").notes)
+    assert "compared with nothing" in " ".join(load_encoder("wavlm", model_dir=str(tmp_path)).notes)
+
+
+def in_shards(folder, suffix, change=None):
+    """A small HuBERT whose weights lie in two files and an index; `change` acts on the second."""
+    folder.mkdir(exist_ok=True)
+    stand_ins.save(stand_ins.model_of("hubert"), "hubert", folder)
+    weights = torch.load(folder / "pytorch_model.bin", weights_only=True)
+    (folder / "pytorch_model.bin").unlink()
+    stem, names = "model" if suffix == "safetensors" else "pytorch_model", sorted(weights)
+    table = {}
+    for i, part in enumerate((names[::2], names[1::2]), 1):
+        file = f"{stem}-{i:05d}-of-00002.{suffix}"
+        held = {name: weights[name].clone() for name in part}
+        if change and i == 2:
+            change(held)
+        if suffix == "bin":
+            torch.save(held, folder / file)
+        else:
+            save_file(held, folder / file, {"format": "pt"})
+        table |= dict.fromkeys(part, file)
+    index = {"metadata": {"total_size": 1}, "weight_map": table}
+    (folder / f"{stem}.{suffix}.index.json").write_text(json.dumps(index))
+    return folder
+
+
+def louder(held):
+    held["encoder.layers.1.attention.k_proj.weight"] += 1.0
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_other_weights_in_a_shard_are_another_encoder(suffix, tmp_path):
+    """Under the same index: no state of the one may be taken for the other's."""
+    folder = tmp_path / "mine"
+    first, again = (load_encoder(in_shards(folder, suffix)) for _ in range(2))
+    other = load_encoder(in_shards(folder, suffix, louder))
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    name = "encoder.layers.1.attention.k_proj.weight"
+    gap = other.model.state_dict()[name] - first.model.state_dict()[name]
+    assert torch.allclose(gap, torch.ones_like(gap), atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", ["safetensors", "bin"])
+def test_every_shard_of_the_hub_is_compared(suffix, tmp_path):
+    pinned = encoders_hub.PINNED["hubert"]
+    folder = in_shards(tmp_path / "files", suffix)
+    stand_ins.into_cache(tmp_path, pinned.repository, pinned.revision, folder)
+    assert load_encoder("hubert", hub_cache=str(tmp_path)).n_layers == 3
+    second = next(tmp_path.glob(f"models--*/snapshots/*/*-00002-of-00002.{suffix}")).resolve()
+    second.write_bytes(next(in_shards(tmp_path / "other", suffix, louder).glob(
+        f"*-00002-of-00002.{suffix}")).read_bytes())
+    with pytest.raises(ValueError, match=f"-00002-of-00002.{suffix} of encoder hubert has sha256"):
+        load_encoder("hubert", hub_cache=str(tmp_path))
+
+
+@pytest.mark.parametrize("index, words", [
+    ("{", "is no JSON"), ("[]", r"holds \[\]"), ("{}", "metadata of .* is None"),
+    ('{"metadata": 3, "weight_map": {"a": "b.bin"}}', "metadata of .* is 3"),
+    ('{"metadata": {}, "weight_map": []}', r"weight_map of .* is \[\]"),
+    ('{"metadata": {}, "weight_map": {}}', "weight_map of .* names no file"),
+    ('{"metadata": {}, "weight_map": {"a": 5}}', "names 5, no file beside it"),
+    ('{"metadata": {}, "weight_map": {"a": ["b.bin"]}}', "no file beside it"),
+    ('{"metadata": {}, "weight_map": {"a": "../b.bin"}}', "names '../b.bin', no file beside it"),
+    ('{"metadata": {}, "weight_map": {"a": "b.bin"}}', "lacks b.bin"),
+])
+def test_an_index_that_names_no_files_is_refused(index, words, tmp_path):
+    stand_ins.save(stand_ins.model_of("hubert"), "hubert", tmp_path)
+    (tmp_path / "pytorch_model.bin").unlink()
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(ValueError, match=words) as caught:
+        load_encoder(tmp_path)
+    assert "\n" not in str(caught.value) and (
+        "model.safetensors.index.json" in str(caught.value) or "lacks" in words)
+
+
+def small_settings(family):
+    """Configuration and preprocessor settings of a model of one block."""
+    import transformers as t
+
+    heads = {"d_model": 48, "encoder_layers": 1, "decoder_layers": 1, "vocab_size": 100,
+             "encoder_attention_heads": 2, "decoder_attention_heads": 2, "encoder_ffn_dim": 8,
+             "decoder_ffn_dim": 8} | dict.fromkeys(
+                 ("pad_token_id", "bos_token_id", "eos_token_id", "decoder_start_token_id"), 0)
+    config = {"hubert": lambda: t.HubertConfig(**stand_ins.SMALL | stand_ins.SMALL_FRONT
+                                               | {"num_hidden_layers": 1}),
+              "ast": lambda: t.ASTConfig(**stand_ins.SMALL | {"num_hidden_layers": 1}),
+              "whisper": lambda: t.WhisperConfig(**heads)}[family]()
+    whisper = {"feature_size": 80, "sampling_rate": 16_000, "hop_length": 160, "n_fft": 400,
+               "chunk_length": 30, "padding_value": 0.0}
+    return (json.loads(config.to_json_string(use_diff=False)),
+            whisper if family == "whisper" else stand_ins.SETTINGS[family])
+
+
+def described(raw, settings):
+    """What `load` does before and after it has read the weights."""
+    with encoders_models._quietly():
+        raw, _ = encoders_models._known_family(raw, "own")
+        class_name, kind = encoders_models.FAMILIES[raw["model_type"]]
+        encoders_models._plain_settings(raw, settings, kind, "own")
+        config, _ = encoders_models._configured(raw, class_name, "own", as_released=False)
+        encoders_models._extractor(settings, kind, config, "own")
+
+
+OF_MODEL, OF_INPUT = "config.json of encoder own", "preprocessor_config.json of encoder own"
+WRONG_SETTINGS = [
+    ("hubert", "model_type", [], OF_MODEL), ("hubert", "architectures", 5, OF_MODEL),
+    ("hubert", "architectures", [5], OF_MODEL), ("hubert", "num_attention_heads", 0, OF_MODEL),
+    ("hubert", "conv_dim", [], OF_MODEL), ("hubert", "conv_kernel", [], OF_MODEL),
+    ("hubert", "num_hidden_layers", 10**30, OF_MODEL), ("ast", "time_stride", 0, OF_MODEL),
+    ("whisper", "encoder_attention_heads", 0, OF_MODEL),
+    ("whisper", "hop_length", 0, OF_INPUT), ("whisper", "hop_length", 320, OF_INPUT),
+    ("whisper", "n_fft", 0, OF_INPUT), ("whisper", "feature_size", 128, "its " + OF_INPUT[:24]),
+    ("ast", "std", 0.0, OF_INPUT), ("ast", "mean", "loud", OF_INPUT),
+]
+
+
+@pytest.mark.parametrize("family, key, value, file", WRONG_SETTINGS)
+def test_a_setting_that_describes_nothing_is_named_with_its_file(family, key, value, file):
+    raw, settings = small_settings(family)
+    described(raw, settings)
+    given = settings if file != OF_MODEL else raw
+    with pytest.raises(ValueError) as caught:
+        described(*((raw | {key: value}, settings) if given is raw else
+                    (raw, settings | {key: value})))
+    message = str(caught.value)
+    assert file in message and key in message and "\n" not in message and len(message) < 600
+
+
+@pytest.mark.parametrize("family", ["hubert", "ast", "whisper"])
+def test_settings_of_any_kind_are_taken_or_refused_in_one_line(family):
+    from test_bad_inputs import survive
+
+    values = (None, [], {}, [[]], "x", 0, -1, 0.5, True, 10**30)
+    raw, settings = small_settings(family)
+    rng = np.random.default_rng(len(family))
+    of_model = [(raw | {key: value}, settings) for key in raw for value in values]
+    of_input = [(raw, settings | {key: value}) for key in settings for value in values]
+    drawn = [pairs[i] for pairs in (of_model, of_input)
+             for i in rng.choice(len(pairs), 10, replace=False)]
+    assert 0 < survive(lambda pair: described(*pair), drawn) < len(drawn)
+
+
 def test_a_pickle_that_would_run_something_is_refused(tmp_path):
     import pickle
 

@@ -17,13 +17,17 @@ from saeutils.vocalset import RELEASES
 
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-FORBIDDEN_CALLS = ("torch.load", "pickle.load", "pickle.loads", "joblib.load", "dill.load", "eval",
-                   "exec", "yaml.unsafe_load", "yaml.full_load", "pd.read_pickle", "os.system",
-                   "shelve.open", "marshal.loads")
+# By the names of their modules, however a text calls them.
+FORBIDDEN = {"torch.load", "torch.serialization.load", "torch.hub.load", "torch.jit.load",
+             "joblib.load", "pandas.read_pickle", "pandas.io.pickle.read_pickle", "eval", "exec",
+             "builtins.eval", "builtins.exec", "__import__", "yaml.unsafe_load", "yaml.full_load",
+             "yaml.unsafe_load_all", "yaml.full_load_all", "os.system", "os.popen"}
+PICKLING = {"pickle", "_pickle", "cPickle", "dill", "cloudpickle", "shelve", "marshal"}
 FORBIDDEN_KEYWORDS = ("allow_pickle", "trust_remote_code")
-# The name of an error class is used where a pickled checkpoint of the hub meets the weights-only
-# reader; SECURITY.md says when that happens.
-MAY_NAME_PICKLE = {"saeutils/encoders_models.py": "pickle.UnpicklingError"}
+USUAL = {"np": "numpy", "pd": "pandas"}
+NETWORK = {"urllib", "urllib3", "http", "socket", "ssl", "ftplib", "requests", "httpx", "aiohttp",
+           "pooch", "huggingface_hub"}
+MAY_USE_NETWORK = {"saeutils/downloads.py", "saeutils/encoders_hub.py"}
 
 
 def sources():
@@ -39,13 +43,46 @@ def sources():
         yield path.relative_to(ROOT).as_posix(), text.replace("\n%", "\n# %")
 
 
+def imports(tree):
+    """Line, whole name, and the name in the text, of everything that a text imports."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                top = alias.name.split(".")[0]
+                yield node.lineno, alias.name, *((alias.asname, alias.name) if alias.asname else
+                                                 (top, top))
+        if isinstance(node, ast.ImportFrom) and not node.level:
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                yield node.lineno, whole, alias.asname or alias.name, whole
+
+
 def faults(name, text):
     """What in a text reads pickles or runs code that was not written here."""
-    for node in ast.walk(ast.parse(text)):
+    tree = ast.parse(text)
+    known = dict(USUAL)
+    for line, whole, here, stands_for in imports(tree):
+        known[here] = stands_for
+        if whole.split(".")[0] in PICKLING:
+            yield f"{name}:{line} imports {whole}"
+        if whole in FORBIDDEN:
+            yield f"{name}:{line} imports {whole}"
+        if whole.endswith(".*"):
+            yield f"{name}:{line} imports names that are not seen here"
+
+    def resolved(node):
+        first, dot, rest = ast.unparse(node).partition(".")
+        return known.get(first, first) + dot + rest
+
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute | ast.Name):
+            used = resolved(node)
+            if used in FORBIDDEN or used.endswith(".read_pickle"):
+                yield f"{name}:{node.lineno} uses {used}"
         if isinstance(node, ast.Call):
-            call = ast.unparse(node.func)
-            if call in FORBIDDEN_CALLS:
-                yield f"{name}:{node.lineno} calls {call}"
+            call = resolved(node.func)
+            if call == "importlib.import_module" and not isinstance(node.args[0], ast.Constant):
+                yield f"{name}:{node.lineno} imports what it is given"
             for keyword in node.keywords:
                 is_off = isinstance(keyword.value, ast.Constant) and keyword.value.value is False
                 if keyword.arg in FORBIDDEN_KEYWORDS and not is_off:
@@ -56,16 +93,11 @@ def faults(name, text):
                     yield f"{name}:{node.lineno} runs a shell"
                 if keyword.arg == "verify" and is_off:
                     yield f"{name}:{node.lineno} does not verify TLS"
-            if call in ("yaml.load",) and ast.unparse(node.args[-1]) not in (
-                    "_Once", "yaml.SafeLoader"):
-                yield f"{name}:{node.lineno} loads YAML with tags"
-        if isinstance(node, ast.Import) and {a.name for a in node.names} & {"pickle", "dill"}:
-            used = MAY_NAME_PICKLE.get(name)
-            rest = text.replace(used, "") if used else text
-            if re.search(r"\bpickle\.", rest):
-                yield f"{name}:{node.lineno} imports pickle"
-        if isinstance(node, ast.ImportFrom) and node.module in ("pickle", "dill", "cPickle"):
-            yield f"{name}:{node.lineno} imports {node.module}"
+            if call in ("yaml.load", "yaml.load_all"):
+                given = [*node.args[1:], *(k.value for k in node.keywords if k.arg == "Loader")]
+                if [ast.unparse(loader) for loader in given] not in (["_Once"],
+                                                                     ["yaml.SafeLoader"]):
+                    yield f"{name}:{node.lineno} loads YAML with tags"
 
 
 def test_nothing_reads_pickles_or_runs_strange_code():
@@ -77,14 +109,31 @@ def test_nothing_reads_pickles_or_runs_strange_code():
     "np.load('x', allow_pickle=True)", "m.from_pretrained('x', trust_remote_code=True)",
     "eval('1')", "subprocess.run('ls', shell=True)", "yaml.load(t, yaml.Loader)",
     "m.from_pretrained('x', weights_only=False)", "requests.get(u, verify=False)",
+    "import pickle as p\np.load(f)", "import pickle", "from _pickle import loads", "import dill",
+    "from torch import load", "from torch import load as read\nread('x')",
+    "import torch as t\nt.load('x')", "import torch\nread = torch.load\nread('x')",
+    "import torch\nmap(torch.load, files)", "import torch.serialization as s\ns.load('x')",
+    "import pandas\npandas.read_pickle('x')", "from pandas import read_pickle", "pd.read_pickle(x)",
+    "import joblib as j\nj.load('x')", "from joblib import Parallel, load", "import shelve",
+    "from torch import *", "import os as o\no.system('ls')", "__import__('pickle').load(f)",
+    "import importlib\nimportlib.import_module(name)", "yaml.load(t)", "exec(text)",
+    "yaml.load(t, Loader=yaml.Loader)", "from yaml import load\nload(t, FullLoader)",
 ])
 def test_the_scan_sees_what_it_looks_for(text):
     assert list(faults("x.py", text))
 
 
 def test_the_scan_lets_plain_code_through():
-    text = "import json\nnp.load('x', allow_pickle=False)\njson.loads('1')"
+    text = ("import json, yaml\nfrom joblib import Parallel\nnp.load('x', allow_pickle=False)\n"
+            "json.loads('1')\nyaml.load(t, Loader=yaml.SafeLoader)\nmodel.eval()\nself.load(x)")
     assert not list(faults("x.py", text))
+
+
+def test_two_rooms_know_the_network():
+    """The rest of the project imports nothing that opens a connection."""
+    users = {name for name, text in sources() for _, whole, *_ in imports(ast.parse(text))
+             if whole.split(".")[0] in NETWORK}
+    assert users == MAY_USE_NETWORK
 
 
 def test_downloads_go_over_tls_and_by_checksum():
@@ -180,19 +229,31 @@ def test_the_audit_that_cannot_ask_says_so_and_fails(monkeypatch, capsys):
 
 
 def test_smoke_and_demo_open_no_connection(tmp_path):
-    """Loading the shipped encoder and the chain's keys with every socket closed to the outside."""
+    """The chain's keys, the shipped encoder and its twin loaded, and stage 02's way with a clip."""
     code = """
-import socket
+import socket, sys
 def refuse(*a, **k): raise SystemExit("a connection was opened")
-socket.socket.connect = refuse
-socket.create_connection = refuse
-from saeutils import keys
+for name in ("connect", "connect_ex", "sendto"):
+    setattr(socket.socket, name, refuse)
+socket.create_connection = socket.getaddrinfo = refuse
+from pathlib import Path
+import numpy, soundfile
+from saeutils import activations, keys
 from saeutils.encoders import load_encoder
-assert keys.chain("demo") and load_encoder("demo").n_layers == 6
-print("none")
+soundfile.write(sys.argv[1], numpy.sin(numpy.arange(16000) / 5), 16000)
+for profile in ("smoke", "demo"):
+    for step in keys.chain(profile):
+        if step.number == "02":
+            encoder = load_encoder(step.source)
+            states = activations.extract(encoder, [Path(sys.argv[1])])
+            print(profile, step.encoder, *states["masked"].shape)
 """
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
-    assert done.stdout.strip().endswith("none"), done.stdout + done.stderr
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "a.wav")], cwd=ROOT,
+                          capture_output=True, text=True)
+    lines = done.stdout.split("\n")
+    for profile in ("smoke", "demo"):
+        for encoder in ("demo", "untrained"):
+            assert f"{profile} {encoder} 1 7 192" in lines, done.stdout + done.stderr
 
 
 def test_what_is_promised_is_written_down():
