@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import csv
 import glob
+import hashlib
 import json
 import os
 import shutil
@@ -23,8 +24,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from http.client import HTTPException
 from pathlib import Path, PurePosixPath
+from urllib.parse import urlsplit
 
-from saeutils.files import atomic
+from saeutils.files import atomic, open_zip, read_json, unpack_member
+from saeutils.inputs import tree_digest
 from saeutils.profiles import data_folder, place
 from saeutils.vocalset import RELEASES, Release, find_full, index_names, missing_places
 
@@ -74,15 +77,41 @@ def locate(own: str, version: str) -> Located:
         if not path.is_file():
             raise ValueError(f"data.vocalset_dir = {own!r}: there is neither an archive nor a "
                              f"folder at {path}")
-        release = next((r for r in RELEASES.values() if r.n_bytes == path.stat().st_size), None)
-        how = "an archive that was there" + ("" if release else "; of no known size")
-        folder = home / (release.version if release else f"own-{path.stat().st_size}")
-        return Located(unpack(path, folder), _facts(release, how, folder / "FULL"))
+        release = _published(path, home)
+        how = "an archive that was there, " + ("checksum right" if release else
+                                               "by its checksum none that was published")
+        folder = home / (release.version if release else f"own-{tree_digest(path)[:16]}")
+        full = unpack(path, folder, release.checksum if release else "")
+        return Located(full, _facts(release, how, full))
     release = RELEASES[version]
     folder = home / version
-    if not (folder / "record.json").is_file():
-        unpack(fetch(release, folder), folder)
-    return Located(folder / "FULL", _facts(release, "downloaded, checksum right", folder / "FULL"))
+    if _record(folder).get("checksum") != release.checksum:
+        unpack(fetch(release, folder), folder, release.checksum)
+    return Located(folder / "FULL", _facts(release, "the published archive, checksum right",
+                                           folder / "FULL"))
+
+
+def _published(archive: Path, home: Path) -> Release | None:
+    """The release that an archive is: by checksum, or by the members of one that was unpacked."""
+    for release in RELEASES.values():
+        if release.n_bytes == archive.stat().st_size:
+            known = _record(home / release.version)
+            if known.get("checksum") == release.checksum and known.get("members") == tree_digest(
+                    archive):
+                return release
+            kind, wanted = release.checksum.split(":")
+            with open(archive, "rb") as handle:
+                if hashlib.file_digest(handle, kind).hexdigest() == wanted:
+                    return release
+    return None
+
+
+def _record(folder: Path) -> dict[str, str | int]:
+    """What an unpacked folder came from; empty where unpacking is yet to end, or to begin."""
+    try:
+        return read_json(folder / "record.json") if (folder / "listing.csv").is_file() else {}
+    except ValueError:
+        return {}
 
 
 def _facts(release: Release | None, how: str, full: Path) -> dict[str, str]:
@@ -109,7 +138,8 @@ def fetch(release: Release, folder: Path, *, url: str = "", attempts: int = ATTE
     Raises
     ------
     ValueError
-        No connection, a download that stays incomplete, too little disk, a wrong checksum.
+        No connection, a download that stays incomplete, too little disk, a wrong checksum, a server
+        that sends on to an address without encryption.
     """
     import pooch
 
@@ -130,7 +160,7 @@ def fetch(release: Release, folder: Path, *, url: str = "", attempts: int = ATTE
         pooch.retrieve(url or release.url, release.checksum, fname=release.archive, path=folder,
                        downloader=download)
     except ValueError as error:
-        if "hash" not in str(error):
+        if "hash of downloaded file" not in str(error):
             _forget_empty(folder)
             raise
         raise ValueError(f"{release.archive} has not the published checksum "
@@ -146,11 +176,23 @@ def _forget_empty(folder: Path) -> None:
             path.rmdir()
 
 
+class _Encrypted(urllib.request.HTTPRedirectHandler):
+    """Follows a server to another address only where that is encrypted, or this machine."""
+
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        to = urlsplit(newurl)
+        if to.scheme != "https" and to.hostname not in ("127.0.0.1", "localhost"):
+            raise ValueError(f"download of {req.full_url} was sent on to {newurl}, which is not "
+                             "encrypted: not followed. Get the archive elsewhere and name it as "
+                             "data.vocalset_dir in the profile")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _resume(url: str, part: Path, n_bytes: int, attempts: int) -> None:
     """Append to `part` until it holds `n_bytes`; a server that knows no ranges starts anew."""
     from tqdm.auto import tqdm
 
-    why = ""
+    why, opener = "", urllib.request.build_opener(_Encrypted)
     with tqdm(total=n_bytes, unit="B", unit_scale=True, desc=part.stem) as bar:
         for attempt in range(attempts):
             here = part.stat().st_size if part.is_file() else 0
@@ -161,7 +203,7 @@ def _resume(url: str, part: Path, n_bytes: int, attempts: int) -> None:
                 here = 0
             asked = urllib.request.Request(url, headers={"Range": f"bytes={here}-"} if here else {})
             try:
-                with urllib.request.urlopen(asked, timeout=60) as answer:
+                with opener.open(asked, timeout=60) as answer:
                     here = here if answer.status == 206 else 0
                     bar.n = here
                     bar.refresh()
@@ -184,48 +226,53 @@ def _resume(url: str, part: Path, n_bytes: int, attempts: int) -> None:
                          "data.vocalset_dir in the profile")
 
 
-def unpack(archive: Path, folder: Path) -> Path:
+def unpack(archive: Path, folder: Path, checksum: str = "") -> Path:
     """Unpack the part ``FULL`` of an archive into `folder`; returns ``folder/FULL``.
 
-    Nothing is written outside `folder`; links and system files are not written at all. The
-    listing (path, bytes, crc32) is written last: with it the folder counts as whole, and a stop
-    in between is taken up again.
+    Nothing is written outside `folder`; links and system files are not written at all, and what an
+    earlier archive left there goes. The listing (path, bytes, crc32) and the record are written
+    last: with them the folder counts as whole, and a stop in between is taken up again.
+
+    Parameters
+    ----------
+    archive, folder
+        A zip, and where it goes.
+    checksum
+        The published one that the archive was found to have, for the record.
 
     Raises
     ------
     ValueError
-        No archive, damaged, without ``FULL``, with a member that points outside or is a link, or
-        too little disk.
+        No archive, damaged, without ``FULL``, with a member that points outside, is a link, has a
+        password or a name that this disk cannot hold, or too little disk.
     """
-    listing = folder / "listing.csv"
-    stamp = {"archive": archive.name, "bytes": archive.stat().st_size}
-    record = folder / "record.json"
-    known = listing.is_file() and record.is_file()
-    if known and json.loads(record.read_text(encoding="utf-8")) == stamp:
-        return folder / "FULL"
-    try:
-        with zipfile.ZipFile(archive) as content:
-            members = {name: info for info in content.infolist() if (name := _inside(info))}
-            if not members:
-                raise ValueError(f"{archive.name} holds no folder FULL: is it VocalSet?")
-            size = sum(info.file_size for info in members.values())
-            folder.mkdir(parents=True, exist_ok=True)
-            if shutil.disk_usage(folder).free < size:
-                raise ValueError(f"{archive.name} unpacks to {size / 1e9:.1f} GB: {folder} has "
-                                 "less free")
-            from tqdm.auto import tqdm
+    from tqdm.auto import tqdm
 
-            for name, info in tqdm(members.items(), desc="unpacking", unit="file"):
-                target = folder / name
-                if target.is_file() and _checks(target, info.file_size, info.CRC):
-                    continue
-                with atomic(target) as part, content.open(info) as source, open(part, "wb") as out:
-                    shutil.copyfileobj(source, out, CHUNK)
-    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError) as error:
-        raise ValueError(f"{archive.name} is no whole archive: {error}; get it again") from None
-    _write_listing(listing, {name: (info.file_size, info.CRC) for name, info in members.items()})
-    with atomic(record) as part:
-        part.write_text(json.dumps(stamp) + "\n", encoding="utf-8")
+    record = {"archive": archive.name, "bytes": archive.stat().st_size,
+              "members": tree_digest(archive), "checksum": checksum}
+    if _record(folder) == record:
+        return folder / "FULL"
+    with open_zip(archive) as content:
+        members = {name: info for info in content.infolist() if (name := _inside(info))}
+        if not members:
+            raise ValueError(f"{archive.name} holds no folder FULL: is it VocalSet?")
+        size = sum(info.file_size for info in members.values())
+        folder.mkdir(parents=True, exist_ok=True)
+        if shutil.disk_usage(folder).free < size:
+            raise ValueError(f"{archive.name} unpacks to {size / 1e9:.1f} GB: {folder} has "
+                             "less free")
+        (folder / "record.json").unlink(missing_ok=True)
+        for path in (folder / "FULL").rglob("*"):
+            if path.is_file() and path.relative_to(folder).as_posix() not in members:
+                path.unlink()
+        for name, info in tqdm(members.items(), desc="unpacking", unit="file"):
+            target = folder / name
+            if not (os.path.isfile(target) and _checks(target, info.file_size, info.CRC)):
+                unpack_member(content, info, target)
+    _write_listing(folder / "listing.csv",
+                   {name: (info.file_size, info.CRC) for name, info in members.items()})
+    with atomic(folder / "record.json") as part:
+        part.write_text(json.dumps(record) + "\n", encoding="utf-8")
     return folder / "FULL"
 
 
@@ -294,7 +341,7 @@ def validate(folder: Path, archive: Path | None = None) -> tuple[list[tuple[str,
     archives = [archive] if archive else sorted(full.parent.glob("VocalSet*.zip"))
     if archives or (full.parent / "listing.csv").is_file():
         if archives:
-            with zipfile.ZipFile(archives[0]) as content:
+            with open_zip(archives[0]) as content:
                 wanted = {name: (info.file_size, info.CRC) for info in content.infolist()
                           if (name := _inside(info))}
             against = archives[0].name
@@ -339,9 +386,13 @@ def command(arguments: Sequence[str] | None = None) -> int:
             print("\n".join(f"{name}: {text}" for name, text in found.facts.items()))
             return 0
         wrong, against = validate(options.folder, options.archive)
-    except (ValueError, OSError, zipfile.BadZipFile) as error:
+    except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("error: stopped by hand; what has arrived is kept, the same command goes on from "
+              "there", file=sys.stderr)
+        return 130
     for name, what in wrong:
         print(f"{what}: {name}")
     print(f"{len(wrong)} differences; compared with {against}")

@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import lzma
 import os
+import shutil
+import zipfile
+import zlib
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from saeutils.inputs import NO_ARCHIVE
 from saeutils.profiles import ROOT
+
+# Of a member: damaged, or packed or locked in a way that is not read here (a password).
+BAD_MEMBER = (*NO_ARCHIVE, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+BAD_NAME = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.EINVAL)
 
 
 @contextmanager
@@ -47,6 +58,46 @@ def one_at_a_time(path: Path, what: str):
         yield
     finally:
         lock.release()
+
+
+@contextmanager
+def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
+    """An archive, to read.
+
+    Raises
+    ------
+    ValueError
+        It is none, is damaged, or needs a newer version than is known here.
+    """
+    try:
+        content = zipfile.ZipFile(path)
+    except NO_ARCHIVE as error:
+        raise ValueError(f"{path.name} is no whole archive: {error}; get it again") from None
+    with content:
+        yield content
+
+
+def unpack_member(content: zipfile.ZipFile, info: zipfile.ZipInfo, target: Path) -> None:
+    """Write one member of an archive to `target`, wholly or not at all.
+
+    Raises
+    ------
+    ValueError
+        It is damaged, has a password, or a name that this disk cannot hold; names it.
+    OSError
+        The disk is full, or may not be written.
+    """
+    try:
+        with atomic(target) as part, content.open(info) as source, open(part, "wb") as out:
+            shutil.copyfileobj(source, out, 1 << 20)
+    except (*BAD_MEMBER, OSError) as error:
+        code = getattr(error, "errno", None)  # none: damage in a member that is packed as bz2
+        if code and code not in BAD_NAME:
+            raise
+        why = os.strerror(code) if code else str(error) or "it ends early"
+        raise ValueError(f"{Path(content.filename or '').name} is no whole archive: member "
+                         f"{info.filename[:120]!r}: {why}; get it again, or unpack it otherwise "
+                         "and name the folder as data.vocalset_dir in the profile") from None
 
 
 def table_file(name: str) -> str:

@@ -16,7 +16,7 @@ import pandas as pd
 from saeutils import vocalset
 from saeutils.datasets import CLIP_COLUMNS, check_clips, in_shards, read_audio
 from saeutils.labels import check_groups, read_labels, some, split_groups
-from saeutils.profiles import Data, place
+from saeutils.profiles import Data, place, resolved
 
 READABLE = (".wav", ".flac", ".mp3", ".ogg", ".oga", ".opus", ".aif", ".aiff")
 NEEDED = {"folder": ("path", "label", "group"), "activations": ("clip_id",)}
@@ -152,10 +152,18 @@ def _labelled(data: Data, seed: int) -> Recordings:
 def _find_files(table: pd.DataFrame, folder: Path, name: str, found: Recordings) -> None:
     if not folder.is_dir():
         raise ValueError(f"no folder {folder}: data.audio_dir names the folder of the audio")
-    found.home = folder.resolve()
-    table["audio"] = [(folder / path).resolve().as_posix() for path in table["path"]]
-    absent = [p for p, full in zip(table["path"], table["audio"], strict=True)
-              if not Path(full).is_file()]
+    found.home = resolved(folder)
+    audio, absent = [], []
+    for line, path in enumerate(table["path"], start=2):
+        try:
+            full = resolved(folder / path)
+            absent += [] if full.is_file() else [path]
+        except (OSError, ValueError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise ValueError(f"{name}, line {line}: no file can be found under the path "
+                             f"{path[:80]!r} ({why}): mend the line") from None
+        audio.append(full.as_posix())
+    table["audio"] = audio
     if absent:
         raise ValueError(f"{name} lists {len(absent)} files that are not in {folder}: "
                          f"{some(absent)}")
@@ -179,12 +187,14 @@ def _find_files(table: pd.DataFrame, folder: Path, name: str, found: Recordings)
 
 # --- what is in the files -------------------------------------------------------------------
 def _look_into(found: Recordings, bad_files: str, cached: Callable, workers: int) -> None:
-    from saeutils.inputs import edge_digest
+    from saeutils.inputs import content_digests
 
     if not len(found.clips):
         return
-    rows = [{"clip_id": clip, "audio": audio, "edge": edge_digest(Path(audio))}
-            for clip, audio in zip(found.clips["clip_id"], found.clips["audio"], strict=True)]
+    contents = content_digests(map(Path, found.clips["audio"]))
+    rows = [{"clip_id": clip, "audio": audio, "content": content}
+            for clip, audio, content in zip(found.clips["clip_id"], found.clips["audio"], contents,
+                                            strict=True)]
     sound = in_shards("sound", rows, inspect_shard, (), cached, workers=workers)
     bad = sound[sound["problem"] != ""]
     if len(bad) and bad_files == "refuse":

@@ -3,6 +3,7 @@
 import hashlib
 import http.server
 import io
+import json
 import os
 import re
 import shutil
@@ -13,16 +14,21 @@ import zipfile
 import pytest
 from vocalset_tree import build_tree
 
-from saeutils import downloads, vocalset
+from saeutils import downloads, inputs, vocalset
 from saeutils.profiles import data_folder
 
 
 class Server(http.server.BaseHTTPRequestHandler):
     """Serves one file; cuts the first answers, knows or ignores ranges, and counts requests."""
 
-    content, cuts, ranges, asked = b"", 0, True, []
+    content, cuts, ranges, asked, sends_on = b"", 0, True, [], ""
 
     def do_GET(self):
+        if self.sends_on and self.path != "/there.zip":
+            self.send_response(302)
+            self.send_header("Location", self.sends_on)
+            self.end_headers()
+            return
         where = self.headers.get("Range")
         self.asked.append(where)
         start = int(where.removeprefix("bytes=").rstrip("-")) if where and self.ranges else 0
@@ -45,6 +51,7 @@ def served(monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.setattr(downloads, "WAIT_S", 0.0)
     Server.content, Server.cuts, Server.ranges, Server.asked = os.urandom(300_000), 0, True, []
+    Server.sends_on = ""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Server) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         yield f"http://127.0.0.1:{server.server_address[1]}/VocalSet.zip"
@@ -99,6 +106,14 @@ def test_md5_serves_where_no_sha256_is_published(served, tmp_path):
     assert downloads.fetch(wanted, tmp_path, url=served).is_file()
 
 
+def test_a_server_that_sends_on_without_encryption_is_not_followed(served, tmp_path):
+    Server.sends_on = "http://mirror.invalid/hash.zip"
+    with pytest.raises(ValueError, match="sent on to http://mirror.invalid.*not encrypted.*vocals"):
+        downloads.fetch(record(Server.content), tmp_path, url=served)
+    Server.sends_on = served.replace("VocalSet", "there")  # this machine
+    assert downloads.fetch(record(Server.content), tmp_path, url=served).is_file()
+
+
 def test_no_connection_names_the_address_and_both_ways_and_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.setenv("no_proxy", "*")
     home = tmp_path / "vocalset" / "1.0"
@@ -144,6 +159,59 @@ def test_unpacking_goes_on_and_mends_what_differs(tmp_path):
     (tmp_path / "out" / "record.json").unlink()
     downloads.unpack(packed, tmp_path / "out")
     assert target.read_bytes() == b"abc"
+
+
+def test_what_an_earlier_archive_left_goes(tmp_path):
+    other = archive(tmp_path / "other.zip", GOOD | {"FULL/female1/other.wav": b"abc"})
+    full = downloads.unpack(other, tmp_path / "out")
+    assert (full / "female1/other.wav").is_file()
+    downloads.unpack(archive(tmp_path / "v.zip", GOOD), tmp_path / "out")
+    assert not (full / "female1/other.wav").exists()
+    assert (full / "female1/scales/belt/f1_scales_belt_a.wav").is_file()
+
+
+WAV = "FULL/female1/scales/belt/f1_scales_belt_a.wav"
+
+
+def spoilt(path, what):
+    """An archive with one member that cannot be unpacked."""
+    kind = {"lzma": zipfile.ZIP_LZMA, "bz2": zipfile.ZIP_BZIP2}.get(what, zipfile.ZIP_STORED)
+    names = {"long": [f"FULL/female1/{'n' * 300}.wav"], "clash": [WAV, f"{WAV}/b.wav"]}
+    with zipfile.ZipFile(path, "w", kind) as content:
+        for name in names.get(what, [WAV]):
+            content.writestr(name, b"sound" * 1000)
+    body = bytearray(path.read_bytes())
+    entry = body.index(b"PK\x01\x02")  # of the table of contents
+    if what == "password":
+        body[6] |= 1
+        body[entry + 8] |= 1
+    elif what == "version":
+        body[entry + 6] = 99
+    elif what in ("lzma", "bz2"):
+        start = 30 + len(WAV) + (12 if what == "lzma" else 2)
+        body[start:start + 20] = b"\xff" * 20
+    path.write_bytes(body)
+    return path
+
+
+@pytest.mark.parametrize(("what", "words"), [
+    ("password", "encrypted"), ("lzma", ""), ("bz2", ""), ("long", "too long"), ("clash", "")])
+def test_a_member_that_cannot_be_unpacked_is_named_in_one_line(tmp_path, what, words):
+    with pytest.raises(ValueError) as caught:
+        downloads.unpack(spoilt(tmp_path / "v.zip", what), tmp_path / "out")
+    assert re.search(f"^v.zip is no whole archive: member 'FULL/female1/.*{words}.*get it again.*"
+                     "data.vocalset_dir", str(caught.value))
+    assert "\n" not in str(caught.value) and not (tmp_path / "out" / "record.json").exists()
+
+
+def test_an_archive_of_a_newer_form_stops_no_key_and_is_told_in_one_line(tmp_path, capsys):
+    path = spoilt(tmp_path / "v.zip", "version")
+    assert inputs.tree_digest(path).startswith("no archive")
+    with pytest.raises(ValueError, match="v.zip is no whole archive: zip file version 9.9; get"):
+        downloads.unpack(path, tmp_path / "out")
+    full = build_tree(tmp_path / "tree", singers=("female1",), seconds=0.1) / "FULL"
+    assert downloads.command(["validate", str(full), "--archive", str(path)]) == 2
+    assert capsys.readouterr().err.startswith("error: v.zip is no whole archive")
 
 
 @pytest.mark.parametrize("name", ["../evil.wav", "/etc/evil.wav", "FULL/../../evil.wav",
@@ -196,6 +264,36 @@ def test_an_archive_that_is_there_is_unpacked_once_into_data(packed):
     before = {p: p.stat().st_mtime_ns for p in found.full.rglob("*.wav")}
     downloads.locate(str(packed), "1.0")
     assert before == {p: p.stat().st_mtime_ns for p in found.full.rglob("*.wav")}
+
+
+def test_an_archive_of_equal_name_and_size_is_another_archive(tmp_path):
+    path, bodies = tmp_path / "mine.zip", []
+    for body in (b"abc", b"xyz"):
+        full = downloads.locate(str(archive(path, {WAV: body})), "1.0").full
+        bodies.append((full / WAV.removeprefix("FULL/")).read_bytes())
+    assert bodies == [b"abc", b"xyz"]
+    assert len(list((data_folder() / "vocalset").glob("own-*"))) == 2
+
+
+def test_only_the_published_checksum_makes_an_archive_the_download(packed, tmp_path, monkeypatch):
+    good = packed.read_bytes()
+    release = record(good, n_bytes=len(good))
+    monkeypatch.setattr(downloads, "RELEASES", {"1.0": release})
+    monkeypatch.setattr(downloads, "fetch", lambda *_: pytest.fail("fetched"))
+    other = bytearray(good)
+    other[good.index(b"PK\x01\x02") + 16] ^= 1  # the CRC of a system file, which is not unpacked
+    (tmp_path / "other.zip").write_bytes(other)
+    found = downloads.locate(str(tmp_path / "other.zip"), "1.0")
+    home = data_folder() / "vocalset" / "1.0"
+    assert "none that was published" in found.facts["taken from"] and not home.exists()
+    found = downloads.locate(str(packed), "1.0")
+    assert found.full == home / "FULL" and "checksum right" in found.facts["taken from"]
+    assert downloads.locate("", "1.0").full == home / "FULL"
+    about = json.loads((home / "record.json").read_text())
+    assert about["checksum"] == release.checksum
+    (home / "record.json").write_text(json.dumps(about | {"checksum": ""}))
+    with pytest.raises(pytest.fail.Exception, match="fetched"):
+        downloads.locate("", "1.0")
 
 
 def test_a_folder_that_is_there_is_used_where_it_lies(packed, tmp_path):
@@ -254,6 +352,15 @@ def test_validate_without_an_archive_goes_by_the_design(packed, tmp_path, capsys
 def test_the_command_says_errors_in_one_line(tmp_path, capsys):
     assert downloads.command(["validate", str(tmp_path)]) == 2
     assert capsys.readouterr().err.startswith("error: no VocalSet in")
+
+
+def test_a_stop_by_hand_is_one_line(monkeypatch, capsys):
+    def stopped(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(downloads, "locate", stopped)
+    assert downloads.command(["fetch"]) == 130
+    assert re.fullmatch("error: stopped by hand; .* goes on from there\n", capsys.readouterr().err)
 
 
 def test_progress_goes_to_the_screen_not_into_the_file(served, tmp_path, monkeypatch):

@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+import os
 import shutil
+import sqlite3
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeutils import keys
+from saeutils import inputs, keys
+from saeutils.profiles import Data, Extraction, data_folder
 
 
 @pytest.fixture
@@ -147,3 +150,85 @@ def test_only_an_extraction_of_several_jobs_has_parts():
     names = [path.name for path in steps["02_demo"].part_markers(2)]
     assert [name[-7:] for name in names] == ["_1_of_2", "_2_of_2"]
     assert steps["02_demo"].key[:16] in names[0]
+
+
+# --- own files, remembered ------------------------------------------------------------------
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """A sound, an encoder's weights and a label table of one line; all count as settled."""
+    monkeypatch.setattr(inputs, "SETTLED_S", -1e9)
+    for name in ("a.wav", "model.safetensors"):
+        (tmp_path / name).write_bytes(bytes(300_000))
+    (tmp_path / "labels.csv").write_text("path,label,group\na.wav,x,y\n")
+    return tmp_path
+
+
+def own_digests(folder):
+    data = Data(source="folder", audio_dir=str(folder), labels=str(folder / "labels.csv"))
+    return (inputs.material_digests(data)["audio"],
+            inputs.encoder_digests(str(folder), Extraction())["encoder model.safetensors"],
+            inputs.tree_digest(folder))
+
+
+def test_an_edit_in_the_middle_changes_the_checksum_though_size_and_time_stay(own):
+    before = own_digests(own)
+    for name in ("a.wav", "model.safetensors"):
+        stamps = (own / name).stat()
+        with open(own / name, "r+b") as handle:
+            handle.seek(150_000)
+            handle.write(b"click")
+        os.utime(own / name, ns=(stamps.st_atime_ns, stamps.st_mtime_ns))
+    assert not set(own_digests(own)) & set(before)
+
+
+def test_a_second_question_reads_nothing(own, monkeypatch):
+    before = own_digests(own)
+    monkeypatch.setattr(inputs.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    assert own_digests(own) == before
+    (own / "a.wav").touch()
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        own_digests(own)
+
+
+def test_a_file_changed_just_now_is_read_again(own, monkeypatch):
+    monkeypatch.setattr(inputs, "SETTLED_S", 3.0)
+    own_digests(own)
+    monkeypatch.setattr(inputs.hashlib, "file_digest", lambda *_: pytest.fail("read again"))
+    with pytest.raises(pytest.fail.Exception, match="read again"):
+        own_digests(own)
+
+
+@pytest.mark.parametrize("what", ["missing", "damaged", "a folder", "a file above", "read-only",
+                                  "locked"])
+def test_without_a_memory_the_checksums_are_the_same(own, what, monkeypatch):
+    memory, held = data_folder() / "cache" / "checksums.sqlite", None
+    before = own_digests(own)
+    if what == "missing":
+        memory.unlink()
+    elif what == "damaged":
+        memory.write_bytes(b"no database " * 500)
+    elif what == "a folder":
+        memory.unlink()
+        memory.mkdir()
+    elif what == "a file above":
+        shutil.rmtree(memory.parent)
+        memory.parent.write_text("")
+    elif what == "read-only":
+        sqlite3.connect(memory).execute("DELETE FROM files").connection.commit()
+        opened = sqlite3.connect
+        monkeypatch.setattr(sqlite3, "connect", lambda path, **_: opened(
+            f"file:{path}?mode=ro", uri=True))
+    else:
+        held = sqlite3.connect(memory)
+        held.execute("BEGIN EXCLUSIVE")
+        monkeypatch.setattr(inputs, "WAIT_S", 0.1)
+    assert own_digests(own) == before
+    if what == "damaged":  # the next command has a memory again
+        assert memory.read_bytes().startswith(b"SQLite")
+    if held:
+        held.close()
+
+
+def test_a_synthetic_run_remembers_nothing():
+    keys.chain("demo")
+    assert not (data_folder() / "cache").exists()

@@ -266,6 +266,25 @@ def test_own_attributes_follow_the_clip_table(tmp_path):
     assert table.clip_id.tolist() == ["b", "a"] and table.age.tolist() == [4.5, 2.0]
 
 
+def test_a_comma_at_the_end_of_every_line_moves_no_column(own, tmp_path):
+    lines = Path(own["labels"]).read_text().splitlines()
+    want = gather(**own).clips
+    Path(own["labels"]).write_text("\n".join([lines[0], *(f"{line}," for line in lines[1:])]))
+    pd.testing.assert_frame_equal(gather(**own).clips, want)
+    path = attribute_file(tmp_path, "clip_id,size,age\na,1,2,\nb,3,4,\n")
+    assert labels.read_attributes(path, CLIPS).to_dict("list") == {
+        "clip_id": ["b", "a"], "size": [3, 1], "age": [4, 2]}
+
+
+def test_a_clip_may_be_named_na_and_a_number_may_not(tmp_path):
+    clips = pd.DataFrame({"clip_id": ["NA", "007"]})
+    path = attribute_file(tmp_path, "clip_id,size\n007,1\nNA,2\n")
+    assert labels.read_attributes(path, clips)["size"].tolist() == [2, 1]
+    path = attribute_file(tmp_path, "clip_id,size\n007,1\nNA,NA\n")
+    with pytest.raises(ValueError, match="size of 'NA' is no finite number"):
+        labels.read_attributes(path, clips)
+
+
 @pytest.mark.parametrize(("text", "words"), [
     ("name,size\na,1\n", "needs a column clip_id"),
     ("clip_id\na\nb\n", "one column or more of numbers"),
