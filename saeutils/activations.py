@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,9 +28,12 @@ def load_wave(path: Path, sampling_rate: int) -> np.ndarray:
     Raises
     ------
     ValueError
-        If the file cannot be read, is empty, or holds NaN; the message names it.
+        If the file cannot be read, is empty, holds NaN, or has a rate that
+        `saeutils.datasets.check_rate` refuses; the message names it.
     """
     import soundfile
+
+    from saeutils.datasets import check_rate
 
     try:
         wave, rate = soundfile.read(path, dtype="float32", always_2d=True)
@@ -38,6 +41,7 @@ def load_wave(path: Path, sampling_rate: int) -> np.ndarray:
         raise ValueError(f"{path} cannot be read as sound ({reason}): mend or remove it") from None
     if not len(wave) or not np.isfinite(wave).all():
         raise ValueError(f"{path} is empty or holds NaN: mend or remove it")
+    check_rate(str(path), rate, sampling_rate)
     return resample(wave.mean(1), rate, sampling_rate)
 
 
@@ -145,7 +149,6 @@ def extract(
     ValueError
         As `load_wave` and `encoders.pooled`.
     """
-    import soundfile
     from tqdm.auto import tqdm
 
     from saeutils.encoders import needs_equal_lengths
@@ -155,7 +158,8 @@ def extract(
     missing = [str(path) for path in paths if not path.is_file()]
     if missing:
         raise ValueError(f"{len(missing)} sound files are missing, first {missing[0]}")
-    lengths, rate = _lengths([soundfile.info(path) for path in paths], encoder.sampling_rate)
+    lengths, rate = _lengths([_info(path, encoder.sampling_rate) for path in paths],
+                            encoder.sampling_rate)
     batches = plan_batches(lengths, batch_size, needs_equal_lengths(encoder), batch_s * rate)
     shards = [batches[i : i + BATCHES_PER_SHARD] for i in range(0, len(batches), BATCHES_PER_SHARD)]
     shape = (len(paths), encoder.n_layers + 1, encoder.width)
@@ -182,6 +186,20 @@ def extract(
             bar.update(len(rows))
     bar.close()
     return out
+
+
+def _info(path: Path, sampling_rate: int) -> Any:
+    """A sound file's header; refused before the work is what cannot be read or resampled."""
+    import soundfile
+
+    from saeutils.datasets import check_rate
+
+    try:
+        info = soundfile.info(path)
+    except (soundfile.LibsndfileError, OSError) as reason:
+        raise ValueError(f"{path} cannot be read as sound ({reason}): mend or remove it") from None
+    check_rate(str(path), info.samplerate, sampling_rate)
+    return info
 
 
 def _lengths(infos: list, rate: int) -> tuple[list[int], int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
@@ -27,6 +28,9 @@ VOCALSET_TEST_SINGERS = ("female2", "female8", "male3", "male5", "male10")
 AUDIO_ENDINGS = (".wav", ".flac")
 SILENT_DB = -80.0  # peak below this, re full scale, is silence
 LONGEST_S = 7_200.0  # of one file, all of it in memory at once
+LARGEST_BYTES = 7_200 * 48_000 * 2 * 4  # of one file, decoded: two hours of stereo
+ENCODER_HZ = 16_000  # of most encoders
+LARGEST_FILTER = 25_000_000  # numbers in the filter between two rates, 200 MB
 
 
 def index_vocalset(
@@ -141,9 +145,10 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
     Raises
     ------
     ValueError
-        For a file that is missing, corrupt, cut off, empty, longer than two hours, silent (peak
-        below -80 dB re full scale) or that holds NaN or infinite samples; the message names the
-        file and the defect.
+        For a file that is missing, corrupt, cut off, empty, longer than two hours or larger than
+        two hours of stereo at 48 kHz, silent (peak below -80 dB re full scale), of a rate that
+        cannot be resampled, or that holds NaN or infinite samples; the message names the file and
+        the defect.
     """
     import soundfile
 
@@ -154,6 +159,13 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
             if expected > LONGEST_S * rate:
                 raise ValueError(f"{name} lasts {expected / rate:,.0f} s by its header, at most "
                                  f"{LONGEST_S:,.0f} s are read at once; cut it into clips")
+            n_bytes = 4 * expected * file.channels
+            if n_bytes > LARGEST_BYTES:
+                raise ValueError(f"{name} holds {expected / rate:,.0f} s of {file.channels} "
+                                 f"channels at {rate:,} Hz by its header, {n_bytes / 1e9:.1f} GB "
+                                 f"decoded; at most {LARGEST_BYTES / 1e9:.1f} GB are read at once; "
+                                 "cut it into clips")
+            check_rate(name, rate, ENCODER_HZ)
             samples = file.read(dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError) as error:
         raise ValueError(f"cannot read {name}: {error}; is it whole?") from None
@@ -167,6 +179,27 @@ def read_audio(path: str | Path) -> tuple[np.ndarray, int]:
     if np.abs(samples).max() < 10 ** (SILENT_DB / 20):
         raise ValueError(f"{name} is silent: its peak is below {SILENT_DB:.0f} dB re full scale")
     return samples, rate
+
+
+def check_rate(name: str, from_hz: int, to_hz: int) -> None:
+    """Refuse a rate of which the filter to another does not fit into memory.
+
+    The filter holds one row for each phase: the product of the two rates over the square of their
+    greatest common divisor, 70,560 numbers from 44,100 to 16,000 Hz.
+
+    Raises
+    ------
+    ValueError
+        More than 25 million numbers; names the file and its rate.
+
+    Examples
+    --------
+    >>> check_rate("a.wav", 44_100, 16_000)
+    """
+    common = math.gcd(from_hz, to_hz)
+    if (from_hz // common) * (to_hz // common) > LARGEST_FILTER:
+        raise ValueError(f"{name} has {from_hz:,} Hz, a rate with too small a divisor in common "
+                         f"with {to_hz:,} Hz to be resampled here; resample it to 44,100 Hz")
 
 
 def _promised_samples(file) -> int:

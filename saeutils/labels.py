@@ -5,8 +5,10 @@ Each refusal is one line that names the table, the line or clip, and the way out
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -22,17 +24,13 @@ def read_labels(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        No such file, not a comma-separated table in UTF-8, a missing column, no rows, an empty
-        cell in a column that is needed (names its line).
+        No such file; as `read_cells`; a missing column, no rows; a cell of several lines, or an
+        empty one in a column that is needed (names its line).
     """
     if not path.is_file():
         raise ValueError(f"no label table {path}: data.labels names a CSV file with the columns "
                          f"{', '.join(needed)}")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except (UnicodeDecodeError, pd.errors.ParserError, pd.errors.EmptyDataError) as error:
-        what = " ".join(str(error).split())
-        raise ValueError(f"{path.name} is no comma-separated table in UTF-8: {what}") from None
+    table = read_cells(path, dtype=str, keep_default_na=False)
     table.columns = [str(name).strip() for name in table.columns]
     if "id" in table and "clip_id" not in table:
         table = table.rename(columns={"id": "clip_id"})
@@ -43,6 +41,11 @@ def read_labels(path: Path, needed: Sequence[str]) -> pd.DataFrame:
     if not len(table):
         raise ValueError(f"{path.name} has no rows: one line a clip is needed")
     table = table.apply(lambda column: column.str.strip())
+    for name in (name for name in (*needed, *OPTIONAL) if name in table):
+        wide = np.flatnonzero(table[name].str.contains(r"[\r\n]"))
+        if len(wide):
+            raise ValueError(f"{path.name}, line {wide[0] + 2}: {name} goes on over several lines: "
+                             "close its quote")
     for name in needed:
         if (table[name] == "").any():
             line = int(np.flatnonzero(table[name] == "")[0]) + 2
@@ -55,6 +58,31 @@ def read_labels(path: Path, needed: Sequence[str]) -> pd.DataFrame:
             raise ValueError(f"{path.name}, line {line}: {name} is empty; give it for every clip "
                              "or for none")
     return table
+
+
+def read_cells(path: Path, **how: Any) -> pd.DataFrame:
+    """A user's CSV file; commas that end every line add no column.
+
+    Parameters
+    ----------
+    path, how
+        As in `pandas.read_csv`.
+
+    Raises
+    ------
+    ValueError
+        Not a comma-separated table in UTF-8, or lines with more cells than the header has names.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(path, encoding="utf-8-sig", index_col=False, **how)
+    except pd.errors.ParserWarning:  # it would cut them off
+        raise ValueError(f"{path.name} has lines of more cells than its header has names: put "
+                         "quotes around cells that hold commas") from None
+    except ValueError as error:
+        what = " ".join(str(error).split())
+        raise ValueError(f"{path.name} is no comma-separated table in UTF-8: {what}") from None
 
 
 def split_groups(
@@ -138,12 +166,13 @@ def read_attributes(path: Path, clips: pd.DataFrame) -> pd.DataFrame:
     Raises
     ------
     ValueError
-        No such file; no clip_id; a clip without a row or with two; a column that is not numeric,
+        No such file; as `read_cells`; no clip_id; a clip without a row or with two; a column that
+        is not numeric,
         has gaps or infinite values, or no column at all.
     """
     if not path.is_file():
         raise ValueError(f"no attribute table {path}: data.attributes names a CSV by clip_id")
-    table = pd.read_csv(path, dtype={"clip_id": str}, encoding="utf-8-sig")
+    table = read_cells(path, converters={"clip_id": str})  # as it stands: "NA" is a name
     if "clip_id" not in table or table.shape[1] < 2:
         raise ValueError(f"{path.name} needs a column clip_id and one column or more of numbers: "
                          f"it has {', '.join(table.columns)}")

@@ -90,9 +90,9 @@ def _order(path: Path, clip_ids: list[str], n_rows: int) -> np.ndarray:
             raise ValueError(f"{path.name} has {n_rows} rows, the clip table {len(clip_ids)}: give "
                              f"the rows in its order, or their clip_id in {companion.name}")
         return np.arange(n_rows)
-    import pandas as pd
+    from saeutils.labels import read_cells
 
-    table = pd.read_csv(companion, dtype=str, encoding="utf-8-sig")
+    table = read_cells(companion, dtype=str, keep_default_na=False)  # "NA" is a name
     if list(table.columns) != ["clip_id"]:
         raise ValueError(f"{companion.name} has the columns {', '.join(table.columns)}: it needs "
                          "one, clip_id")

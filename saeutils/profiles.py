@@ -16,26 +16,21 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
+    field_validator,
     model_validator,
 )
 
-from saeutils.plain_yaml import read_yaml
+from saeutils.plain_yaml import holds_yes, merged, read_yaml, set_dotted
 from saeutils.protocol import PRIMARY_SPARSITY
 
 ROOT = Path(__file__).resolve().parents[1]
 PROFILE_FOLDER = ROOT / "profiles"
 
 LARGEST = 2_000_000_000
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, bool):  # YAML reads yes and no as truth values, Python those as 1 and 0
-        raise ValueError("a number is needed, yes and no are none")
-    return value
 
 
 def _distinct(values: tuple) -> tuple:
@@ -46,10 +41,10 @@ def _distinct(values: tuple) -> tuple:
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
-Count = Annotated[int, Field(ge=0, le=LARGEST), BeforeValidator(_number)]
-Positive = Annotated[int, Field(ge=1, le=LARGEST), BeforeValidator(_number)]
-Sparsity = Annotated[float, Field(gt=0, lt=100), BeforeValidator(_number)]
-Sparsities = Annotated[tuple[Sparsity, ...], Field(min_length=1), AfterValidator(_distinct)]
+Count = Annotated[int, Field(ge=0, le=LARGEST)]
+Positive = Annotated[int, Field(ge=1, le=LARGEST)]
+Sparsity = Annotated[float, Field(gt=0, lt=100)]
+Sparsities = Annotated[tuple[Sparsity, ...], Field(min_length=1)]
 TAKEN_BY_RUN = ("audio", "counterfactuals", "figures", "notebooks", "results", "stages")
 
 
@@ -93,6 +88,24 @@ class Section(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
     PLACES: ClassVar[tuple[str, ...]] = ()  # keys that say where a file lies, not what it holds
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_yes(cls, value: Any, info: ValidationInfo) -> Any:
+        kind = cls.model_fields[str(info.field_name)].annotation
+        takes_yes = isinstance(kind, type) and issubclass(kind, bool | Section)
+        if not takes_yes and holds_yes(value):  # to YAML yes is True, and that to Python 1
+            raise ValueError("yes and no (true and false) are no value of this key: give a number, "
+                             "or a text in quotes")
+        return value
+
+    @field_validator("*")
+    @classmethod
+    def _each_once(cls, value: Any) -> Any:
+        for values in value.values() if isinstance(value, dict) else (value,):
+            if isinstance(values, tuple):
+                _distinct(values)
+        return value
 
     def keyed(self) -> dict[str, Any]:
         """The settings a stage's key depends on: all but the places of files."""
@@ -268,14 +281,32 @@ def available() -> list[str]:
     return sorted(stem for stem in stems if not stem.endswith(".example"))
 
 
-def place(text: str) -> Path:
-    """The path a profile names: ``~`` is the home folder, relative ones start at the project."""
-    return (ROOT / Path(text).expanduser()).resolve()
+def place(text: str, base: Path = ROOT) -> Path:
+    """The path a profile names: ``~`` is the home folder, relative ones start at `base`.
+
+    Raises
+    ------
+    ValueError
+        No home folder of the name behind ``~``; and as `resolved`.
+    """
+    try:
+        return resolved(base / Path(text).expanduser())
+    except RuntimeError:
+        raise ValueError(f"{text!r:.200}: no such home folder; write the path in full") from None
+
+
+def resolved(path: Path) -> Path:
+    """The path without links; ValueError for links in a circle or a zero byte."""
+    try:
+        return path.resolve()
+    except (RuntimeError, ValueError) as error:
+        raise ValueError(f"{str(path)!r:.200} cannot be followed ({error}): name the file or "
+                         "folder itself") from None
 
 
 def data_folder() -> Path:
     """The folder that holds one folder per run; ``SAEUTILS_DATA`` moves it (tests do)."""
-    return Path(os.environ.get("SAEUTILS_DATA") or ROOT / "data").resolve()
+    return resolved(Path(os.environ.get("SAEUTILS_DATA") or ROOT / "data"))
 
 
 def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
@@ -300,7 +331,7 @@ def load_profile(name: str, overrides: dict[str, Any] | None = None) -> Profile:
     """
     content = _read(name, seen=())
     for key, value in (overrides or {}).items():
-        _set_dotted(content, str(key), value)
+        set_dotted(content, str(key), value)
     try:
         profile = Profile.model_validate(content)
     except ValidationError as error:
@@ -338,30 +369,13 @@ def _read(name: str, seen: tuple[str, ...]) -> dict[str, Any]:
         raise ValueError(f"profile {path.name} must hold keys and values, not {content!r:.60}")
     content.setdefault("name", path.stem.removesuffix(".example"))
     parent = content.pop("extends", None)
-    return _merge(_read(parent, (*seen, name)), content) if parent else content
-
-
-def _merge(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    merged = dict(below)
-    for key, value in above.items():
-        both = isinstance(value, dict) and isinstance(merged.get(key), dict)
-        merged[key] = _merge(merged[key], value) if both else value
-    return merged
-
-
-def _set_dotted(content: dict[str, Any], key: str, value: Any) -> None:
-    *parents, last = key.split(".")
-    for part in parents:
-        content = content.setdefault(part, {})
-        if not isinstance(content, dict):
-            raise ValueError(f"override {key!r}: {part!r} holds a value, not a section")
-    content[last] = value
+    return merged(_read(parent, (*seen, name)), content) if parent else content
 
 
 def _explain(name: str, error: ValidationError) -> str:
     lines = []
     for item in error.errors():
-        place = [str(part) for part in item["loc"]]
+        place = [" ".join(str(part).split()) for part in item["loc"]]
         place = [part for part in place if not part.startswith(("tuple[", "literal["))] or place
         key = ".".join(place)
         if item["type"] == "extra_forbidden":

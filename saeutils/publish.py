@@ -18,7 +18,7 @@ from typing import Any
 from saeutils import keys
 from saeutils.files import atomic
 from saeutils.profiles import ROOT
-from saeutils.protocol import PRIMARY_SPARSITY
+from saeutils.run import stopped_by_hand
 
 MARKED = re.compile(r"(<!--v:([a-z0-9_.]+)-->)(.*?)(<!--/v-->)", re.DOTALL)
 KEPT_NOTEBOOK_METADATA = ("kernelspec", "language_info")
@@ -42,6 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return stopped_by_hand()
     return 0
 
 
@@ -140,12 +142,12 @@ def publish(steps: Sequence[keys.Step]) -> None:
     claims = pd.read_csv(target / "claims.csv")
     more |= dict(zip(claims["name"], claims["text"], strict=True))
     if (target / "audit.csv").is_file():
-        from saeutils.audit import audit_sentence
+        from saeutils.audit import audit_sentence, primary_rows
 
         audit = pd.read_csv(target / "audit.csv")
         more["audit"] = audit_sentence(audit)
-        changing = audit[(audit["verdict"] == "changes a conclusion")
-                         & (audit["sparsity"] == PRIMARY_SPARSITY)].drop_duplicates("entry")
+        counting = primary_rows(audit)
+        changing = counting[counting["verdict"] == "changes a conclusion"].drop_duplicates("entry")
         more["audit_named"] = ", ".join(
             f"{row.entry} ({row.title})" for row in changing.sort_values("entry").itertuples())
     readme = ROOT / "README.md"

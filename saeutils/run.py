@@ -25,7 +25,7 @@ from saeutils.chain import TOLD, quiet_environment, run_chain, shown, telling
 from saeutils.files import atomic, one_at_a_time
 from saeutils.parts import compute_part, read_part
 from saeutils.plain_yaml import read_yaml
-from saeutils.profiles import available, data_folder, load_profile
+from saeutils.profiles import available, data_folder, load_profile, place
 
 # No right, file too large, no space, read-only, quota: the state of the machine, no mistake here.
 # In Python's words at the start, in Rust's (safetensors) at the end.
@@ -44,11 +44,11 @@ to data/RUN/notebooks, tables and figures beside it. Nothing that git tracks is 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point of ``python -m saeutils.run``; returns the exit status."""
     options = _parser().parse_args(arguments)
-    if options.profile.endswith((".yaml", ".yml")):  # notebooks run in another folder
-        options.profile = str(Path(options.profile).expanduser().resolve())
-    if os.environ.get("SAEUTILS_DATA"):
-        os.environ["SAEUTILS_DATA"] = str(data_folder())
     try:
+        if options.profile.endswith((".yaml", ".yml")):  # notebooks run in another folder
+            options.profile = str(place(options.profile, Path.cwd()))
+        if os.environ.get("SAEUTILS_DATA"):
+            os.environ["SAEUTILS_DATA"] = str(data_folder())
         encoder, overrides = _parameters(options.parameter)
         what = options.what
         if what in ("all", "keys"):
@@ -75,11 +75,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         # a kernel that died of the same Ctrl-C leaves an exception that nobody asks for
         logging.getLogger("asyncio").setLevel(logging.CRITICAL)
-        if TOLD not in os.environ:
-            print("error: stopped by hand; what is finished is kept, the same command goes on "
-                  "from there", file=sys.stderr)
-        return 130
+        return stopped_by_hand()
     return 0
+
+
+def stopped_by_hand() -> int:
+    """Say so after a Ctrl-C, unless the chain does; returns the exit status."""
+    if TOLD not in os.environ:
+        print("error: stopped by hand; what is finished is kept, the same command goes on from "
+              "there", file=sys.stderr)
+    return 130
 
 
 class NotebookFailure(RuntimeError):

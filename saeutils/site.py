@@ -19,6 +19,7 @@ from pathlib import Path, PurePosixPath
 
 from saeutils import keys
 from saeutils.profiles import ROOT
+from saeutils.run import stopped_by_hand
 
 FILES = Path(__file__).parent / "site_files"
 ASKED = {"claim1": "is the information kept?", "claim2": "are attributes easier to read off?",
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return stopped_by_hand()
     print(f"open {index.relative_to(ROOT) if index.is_relative_to(ROOT) else index}")
     return 0
 

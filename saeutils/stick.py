@@ -20,6 +20,7 @@ from pathlib import Path
 
 from saeutils import keys
 from saeutils.profiles import ROOT
+from saeutils.run import stopped_by_hand
 
 FILES = Path(__file__).parent / "stick_files"
 SYSTEMS = {"linux": "linux", "darwin": "macos", "win32": "windows"}
@@ -47,6 +48,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return stopped_by_hand()
     return 0
 
 

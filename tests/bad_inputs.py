@@ -76,14 +76,27 @@ def labels(path):
     return read_labels(path, ("path", "label"))
 
 
-def own_audio(folder, text):
+def own_audio(folder, text, audio=None):
     """The whole reading of a user's folder with a label table, as notebook 01 calls it."""
     from saeutils.profiles import Data
     from saeutils.recordings import gather
 
     (folder / "labels.csv").write_text(text, encoding="utf-8")
-    data = Data(source="folder", audio_dir=str(folder), labels=str(folder / "labels.csv"))
+    data = Data(source="folder", audio_dir=str(audio or folder), labels=str(folder / "labels.csv"))
     return gather(data, seed=0, cached=lambda name, parts, compute: compute())
+
+
+def own_states(path, clip_ids):
+    from saeutils.own_activations import read_activations
+
+    return read_activations(path, clip_ids)
+
+
+def part_of_states(path):
+    """Extraction without a notebook around it, as ``--part`` runs it."""
+    from saeutils.activations import extract
+
+    return extract(demo_encoder(), [path])
 
 
 def own_attributes(path, clips):
@@ -207,6 +220,16 @@ def endless_flac(tmp):
     return (tmp / "a.flac",)
 
 
+def wide_flac(tmp):
+    """Rate, channels and 1.99 hours in its header, and a tenth of a second of sound."""
+    sound = np.repeat(TONE[:19_200, None], 8, axis=1)
+    soundfile.write(tmp / "a.flac", sound, 192_000)
+    content = bytearray((tmp / "a.flac").read_bytes())
+    content[22:26] = struct.pack(">I", round(1.99 * 3600 * 192_000))
+    (tmp / "a.flac").write_bytes(bytes(content))
+    return (tmp / "a.flac",)
+
+
 def folder_for_file(tmp):
     (tmp / "a.wav").mkdir()
     return (tmp / "a.wav",)
@@ -254,12 +277,32 @@ def own(text=LABELS, **replaced):
     return make
 
 
-def attribute_rows(text):
+def attribute_rows(content):
     def make(tmp):
-        (tmp / "own.csv").write_text(text)
-        return tmp / "own.csv", CLIPS
+        return *raw(content, "own.csv")(tmp), CLIPS
 
     return make
+
+
+def state_rows(content):
+    """States of four clips, and `content` as the companion that names them."""
+    def make(tmp):
+        raw(content, "own.ids.csv")(tmp)
+        states = np.random.default_rng(0).standard_normal((4, 2, 3)).astype(np.float32)
+        save_file({"masked": states}, tmp / "own.safetensors")
+        return tmp / "own.safetensors", list("abcd")
+
+    return make
+
+
+def circle_for_folder(tmp):
+    (tmp / "audio").symlink_to(tmp / "audio")
+    return tmp, LABELS, tmp / "audio"
+
+
+def listed_circle(tmp):
+    circle(tmp)
+    return tmp, LABELS
 
 
 def yaml(text, name="own.yaml"):
@@ -420,6 +463,14 @@ ROWS = [
     Row("audio", "three hours", "read_audio",
         wav(np.tile(TONE[:800:100], 3 * 3600 * 125), 1000, subtype="PCM_U8"),
         "a.wav lasts 10,800 s.*7,200 s.*cut it into clips"),
+    Row("audio", "a header that promises 44 GB", "read_audio", wide_flac,
+        r"a.flac holds 7,164 s of 8 channels at 192,000 Hz.*44.0 GB.*2.8 GB.*cut it into clips"),
+    Row("audio", "a rate that resampling has no memory for", "read_audio", wav(rate=44_099),
+        "a.wav has 44,099 Hz.*resample it to 44,100 Hz"),
+    Row("audio", "states of a file at such a rate", "part_of_states", wav(rate=44_099),
+        "a.wav has 44,099 Hz.*resample it to 44,100 Hz"),
+    Row("audio", "states of a file that is no sound", "part_of_states", raw("hello"),
+        "a.wav cannot be read as sound.*mend or remove"),
     Row("audio", "digital silence", "read_audio", wav(0 * TONE), "a.wav is silent.*-80 dB"),
     Row("audio", "peak below -80 dB", "read_audio", wav(TONE / 5e3, subtype="FLOAT"),
         "a.wav is silent.*-80 dB"),
@@ -472,6 +523,18 @@ ROWS = [
         "own.csv, line 2: label is empty"),
     Row("tables", "a binary label table", "labels", raw(bytes(range(256)), "own.csv"),
         "own.csv.*(UTF-8|no column)"),
+    Row("tables", "lines longer than the header", "labels",
+        raw("path,label\na.wav,belt, loud\nb.wav,belt, low\n", "own.csv"),
+        "own.csv has lines of more cells than its header.*quotes"),
+    Row("tables", "a quote left open", "labels",
+        raw('path,label\n"a.wav,x\nb.wav",y\n', "own.csv"),
+        "own.csv, line 2: path goes on over several lines: close its quote"),
+    Row("tables", "a path of 300 letters", "own_audio", own(LABELS.replace("d.wav", "d" * 300)),
+        "labels.csv, line 5: no file can be found under the path 'ddd.*mend the line"),
+    Row("tables", "a listed file that is a link in a circle", "own_audio", listed_circle,
+        "labels.csv, line 2: no file.*'a.wav'|labels.csv lists 4 files that are not in"),
+    Row("tables", "a folder of audio that is a link in a circle", "own_audio", circle_for_folder,
+        "audio' cannot be followed.*name the file or folder itself|no folder .*audio"),
     Row("tables", "a listed file that is not there", "own_audio",
         own(LABELS.replace("d.wav", "gone.wav")), "labels.csv lists 1 files.*gone.wav"),
     Row("tables", "a file listed twice", "own_audio", own(LABELS + "a.wav,x,one\n"),
@@ -494,6 +557,19 @@ ROWS = [
         attribute_rows("clip_id,f0\na,1\na,1\nb,2\nc,3\nd,4\n"), "clip_id 'a'"),
     Row("tables", "own attributes without clip_id", "own_attributes",
         attribute_rows("name,f0\na,1\n"), "own.csv needs a column clip_id"),
+    Row("tables", "own attributes, empty", "own_attributes", attribute_rows(""),
+        "own.csv is no comma-separated table in UTF-8: No columns"),
+    Row("tables", "own attributes, ragged", "own_attributes",
+        attribute_rows("clip_id,f0\na,1\nb,2,3\n"),
+        "own.csv is no comma-separated table in UTF-8.*line 3"),
+    Row("tables", "own attributes in Latin-1", "own_attributes",
+        attribute_rows("clip_id,f0\nä,1\n".encode("latin-1")), "own.csv is no comma.*UTF-8"),
+    Row("tables", "names of own states, empty", "own_states", state_rows(""),
+        "own.ids.csv is no comma-separated table in UTF-8: No columns"),
+    Row("tables", "names of own states, ragged", "own_states", state_rows("clip_id\na\nb,c\n"),
+        "own.ids.csv is no comma-separated table in UTF-8.*line 3"),
+    Row("tables", "names of own states in Latin-1", "own_states",
+        state_rows("clip_id\nä\n".encode("latin-1")), "own.ids.csv is no comma.*UTF-8"),
     Row("tables", "Parquet that is none", "table", raw("PAR1", "t.parquet"),
         "cannot read table t.parquet.*run the step"),
     Row("tables", "CSV of zero bytes", "table", raw("", "t.csv"),
@@ -552,7 +628,26 @@ ROWS = [
     Row("profiles", "infinity", "profile", demo_profile("probing: {learning_rate: .inf}"),
         "learning_rate = inf.*finite"),
     Row("profiles", "yes for a number", "profile", demo_profile("seed: yes"),
-        "seed = True.*a number is needed"),
+        "seed = True.*give a number"),
+    Row("profiles", "yes for a fraction", "profile", demo_profile("maps: {alpha: yes}"),
+        "maps.alpha = True.*give a number"),
+    Row("profiles", "yes among numbers", "profile", demo_profile("probing: {penalties: [1, yes]}"),
+        r"probing.penalties = \[1, True\].*give a number"),
+    Row("profiles", "yes for a layer", "profile", demo_profile("sae: {layers: {demo: [yes]}}"),
+        "sae.layers = .*True.*give a number"),
+    Row("profiles", "an encoder's name of two lines", "overrides",
+        given({"sae.layers": {"de\nmo": "x"}}), "sae.layers.de mo = 'x'.*valid tuple"),
+    Row("profiles", "a layer twice", "profile", demo_profile("sae: {layers: {demo: [0, 0]}}"),
+        "sae.layers = .*0 stands there twice: name each once"),
+    Row("profiles", "a curve twice", "profile", demo_profile("maps: {curve_sparsities: [75, 75]}"),
+        "maps.curve_sparsities = .*75.0 stands there twice: name each once"),
+    Row("profiles", "aliases that unfold to gigabytes", "profile", yaml(
+        "a0: &a0 [1, 1, 1, 1, 1, 1, 1]\n"
+        + "".join(f"a{i}: &a{i} [{', '.join(7 * [f'*a{i - 1}'])}]\n" for i in range(1, 9))),
+        r"own.yaml is not valid YAML.*alias \*a0 in line 2: write the value"),
+    Row("profiles", "a home that nobody has", "profile",
+        demo_profile("data: {source: folder, audio_dir: ~nobody0/x, labels: l.csv}"),
+        "'~nobody0/x': no such home folder.*in full"),
     Row("profiles", "a date for a number", "profile", demo_profile("seed: 2020-01-01"),
         "seed = .*integer"),
     Row("profiles", "text for a number", "profile", demo_profile("sae: {n_seeds: many}"),
@@ -743,5 +838,9 @@ COMMANDS = [
     ("no jobs", ["all", "--profile", "smoke", "--split", "0"], "--split.*'0'.*1 or more"),
     ("a part beyond the last", ["02", "--profile", "smoke", "--part", "3/2"], "'3/2'.*I/N"),
     ("a part of what has none", ["03", "--profile", "smoke", "--part", "1/2"], "no parts: only 02"),
+    ("a profile in a home that nobody has", ["00", "--profile", "~nobody0/own.yaml"],
+     "'~nobody0/own.yaml': no such home folder.*in full"),
+    ("an encoder in a home that nobody has", ["02", "-p", "encoder", "~nobody0/encoder"],
+     "'~nobody0/encoder': no such home folder.*in full"),
     ("half a parameter", ["03", "-p", "sae.sparsities"], "expected 2 arguments"),
 ]

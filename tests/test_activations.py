@@ -102,6 +102,22 @@ def test_files_that_cannot_serve_are_named(tmp_path, twin):
         activations.plan_batches([1], 0)
 
 
+def test_what_cannot_be_read_or_resampled_stops_before_the_work(tmp_path, sounds, twin):
+    def cached(name, parts, compute):
+        raise AssertionError("a shard was begun")
+
+    (tmp_path / "broken.flac").write_bytes(b"fLaC, but no more")
+    with pytest.raises(ValueError, match="broken.flac cannot be read as sound") as caught:
+        activations.extract(twin, [*sounds, tmp_path / "broken.flac"], cached=cached)
+    assert caught.type is ValueError and "\n" not in str(caught.value)
+    soundfile.write(tmp_path / "odd.wav", 0.1 * np.ones(9000), 44_099)
+    with pytest.raises(ValueError, match="odd.wav has 44,099 Hz.*resample it to 44,100 Hz"):
+        activations.extract(twin, [*sounds, tmp_path / "odd.wav"], cached=cached)
+    with pytest.raises(ValueError, match="odd.wav has 44,099 Hz"):
+        activations.load_wave(tmp_path / "odd.wav", 16_000)
+    assert len(activations.load_wave(tmp_path / "odd.wav", 44_099)) == 9000
+
+
 def test_participation_ratio_counts_directions():
     rng = np.random.default_rng(0)
     x = rng.standard_normal((4000, 3))

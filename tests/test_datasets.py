@@ -83,6 +83,23 @@ def test_read_audio_refuses(tmp_path, samples, message):
         datasets.read_audio(tmp_path / "bad.wav")
 
 
+@pytest.mark.parametrize("rate", [8_000, 11_025, 12_000, 16_000, 22_050, 22_255, 24_000, 32_000,
+                                  37_800, 44_056, 44_100, 47_952, 48_000, 88_200, 96_000, 192_000])
+def test_every_rate_that_recorders_have_is_read(tmp_path, rate):
+    soundfile.write(tmp_path / "a.wav", TONE, rate)
+    assert datasets.read_audio(tmp_path / "a.wav")[1] == rate
+    datasets.check_rate("a.wav", rate, 24_000)
+
+
+def test_the_size_of_a_file_counts_its_channels(tmp_path, monkeypatch):
+    monkeypatch.setattr(datasets, "LARGEST_BYTES", 8 * len(TONE))
+    for channels in (1, 2, 3):
+        soundfile.write(tmp_path / f"{channels}.wav", np.stack(channels * [TONE], axis=1), 44_100)
+    assert len(datasets.read_audio(tmp_path / "2.wav")[0]) == len(TONE)
+    with pytest.raises(ValueError, match=r"3\.wav holds .* of 3 channels at 44,100 Hz"):
+        datasets.read_audio(tmp_path / "3.wav")
+
+
 def test_read_audio_refuses_corrupt_truncated_and_missing(tmp_path):
     (tmp_path / "text.wav").write_text("no audio")
     with pytest.raises(ValueError, match=r"cannot read text\.wav"):

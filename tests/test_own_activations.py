@@ -38,6 +38,13 @@ def test_companion_of_ids_puts_rows_in_order_and_may_hold_more(path):
     assert np.array_equal(got["released"], 2 * got["masked"])
 
 
+def test_a_clip_may_be_named_na_and_lines_end_in_commas(path):
+    save_file({"masked": states()}, path)
+    path.with_suffix(".ids.csv").write_text("clip_id\nNA,\na,\nb,\nnull,\n")
+    got = read_activations(path, ["a", "NA", "null", "b"])
+    assert np.array_equal(got["masked"], states()[[1, 0, 3, 2]])
+
+
 @pytest.mark.parametrize("dtype", [np.float16, np.float64])
 def test_other_floats_become_float32(path, dtype):
     save_file({"masked": states(dtype=dtype)}, path)

@@ -7,7 +7,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
-from saeutils import keys, run
+from saeutils import keys, publish, run, site, stick
 
 PARAMETERS = 'profile = "demo"\nrun_name = ""\noverrides = {}'
 OPEN = ("from saeutils.store import open_stage\n"
@@ -151,6 +151,20 @@ def test_help_explains(capsys):
         run.main(["--help"])
     text = capsys.readouterr().out
     assert caught.value.code == 0 and "--run-name" in text and "examples:" in text
+
+
+@pytest.mark.parametrize("command, arguments", [
+    (run, ["keys"]), (publish, ["check"]), (publish, ["all"]), (site, []), (stick, []),
+], ids=lambda value: getattr(value, "__name__", ""))
+def test_ctrl_c_is_one_line_in_every_command(command, arguments, monkeypatch, capsys):
+    def pressed(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.delenv(run.TOLD, raising=False)
+    monkeypatch.setattr(keys, "chain", pressed)
+    assert command.main(arguments) == 130
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error: stopped by hand; what is finished is kept")
 
 
 def test_a_kernel_that_dies_of_the_same_ctrl_c_leaves_no_traceback():
