@@ -8,14 +8,15 @@ import shlex
 import sys
 
 from saeutils import estimates, keys, profiles
+from saeutils.chain import received
 
-# JSON as hexadecimal digits after an x: it arrives as it was sent, whatever quotes are in it
-overrides = json.loads(bytes.fromhex(config.get("overrides", "x7b7d")[1:]))
-steps = keys.chain(config.get("profile", "demo"), config.get("run_name", ""), overrides)
+asked = received(config)
+profile, overrides = asked.get("profile", "demo"), asked.get("overrides", {})
+steps = keys.chain(profile, asked.get("run_name", ""), overrides)
 parameters = " ".join(f"-p {shlex.quote(key)} {shlex.quote(json.dumps(value))}"
                       for key, value in overrides.items())
 
-loaded = profiles.load_profile(config.get("profile", "demo"), overrides)
+loaded = profiles.load_profile(profile, overrides)
 expected = {cost.stage: cost for cost in estimates.costs_or_none(loaded)}
 
 
@@ -29,16 +30,19 @@ def minutes(step):
     return round(max(60, 4 * expected[step.label].minutes)) if step.label in expected else 240
 
 
+DEVICES = {"02": loaded.extraction.device, "03": loaded.sae.device, "07": loaded.extraction.device}
+
+
 def gpus(step):
-    """Extraction is what a GPU speeds up; which profiles want one, they say."""
-    return int(step.number == "02" and loaded.extraction.device == "cuda")
+    """Stages whose device is a GPU ask for one; so does auto, which takes what the node has."""
+    return int(DEVICES.get(step.number) in ("cuda", "auto"))
 
 
 # How many one-thread processes a stage may start. Results never depend on it. On one machine a stage
 # counts as one all the same: its quiet parts then leave their core to the stage of another encoder.
 # Only 01, for which everything waits, is left alone: the tour beside it would make all later.
 WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
-CLUSTER = bool(config.get("cluster"))
+CLUSTER = bool(asked.get("cluster"))
 
 
 def workers(step):
@@ -56,7 +60,7 @@ rule all:
 jobs = []  # name, stage, what it waits for, marker, more words; what is finished needs no rule
 for step in keys.unfinished(steps):
     below = [need.marker for need in step.needs]
-    parts = step.part_markers(int(config.get("split", 1)))  # of an extraction; stage 02 gathers
+    parts = step.part_markers(asked.get("split", 1))  # of an extraction; stage 02 gathers
     jobs += [(f"stage_{step.label}_part_{i}", step, below, part, f" --part {i}/{len(parts)}")
              for i, part in enumerate(parts, 1)]
     jobs.append((f"stage_{step.label}", step, below + parts, step.marker, ""))

@@ -14,16 +14,18 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from saeutils import estimates, keys
 from saeutils.files import atomic, one_at_a_time
-from saeutils.profiles import ROOT, load_profile
+from saeutils.plain_yaml import read_yaml
+from saeutils.profiles import ROOT, Profile, load_profile
 
 TOLD = "SAEUTILS_TOLD"
+BUILT_IN = ("local", "dryrun", "touch")  # executors that come with Snakemake
 
 
 def run_chain(
@@ -40,16 +42,15 @@ def run_chain(
     ValueError
         The chain is running already, or there is no such cluster profile.
     """
-    steps = keys.chain(profile, run_name, overrides)
+    steps, loaded = keys.chain(profile, run_name, overrides), load_profile(profile, overrides)
     run_root = steps[0].run_root
     command = [
         sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"),
         "--directory", str(ROOT), "--cores", str(cores or os.cpu_count() or 1),
         "--nolock", "--rerun-incomplete", "--rerun-triggers", "input",
         "--quiet", "host", "progress", "reason", "rules",
-        "--config", f"profile={profile}", f"run_name={run_name}",
-        f"overrides=x{json.dumps(overrides or {}).encode().hex()}", f"cluster={cluster}",
-        f"split={split}",
+        "--config", sent(profile=profile, run_name=run_name, overrides=overrides or {},
+                         cluster=cluster, split=split),
     ]
     command += ["--dry-run"] if dry else []
     command += ["--workflow-profile", str(_cluster(cluster))] if cluster else []
@@ -63,6 +64,8 @@ def run_chain(
         if dry:
             print(estimates.report(profile, overrides, cores), flush=True)
         if not todo:
+            if not dry:
+                _prune(steps, loaded)  # what a kill after the last stage left undone
             return 0
         for step in late if not dry else ():  # finished before what it reads: it runs again
             step.marker.unlink(missing_ok=True)
@@ -76,9 +79,7 @@ def run_chain(
             return status
         word = "done" if status == 0 else "stopped by an error"
         if status == 0:
-            loaded = load_profile(profile, overrides)
-            if loaded.sae.keep_saes == "best" and (gone := estimates.prune(steps, loaded)):
-                print(f"sae.keep_saes: best: {gone} dictionaries of other seeds removed")
+            _prune(steps, loaded)
             with atomic(run_root / "chain.json") as part:
                 part.write_text(json.dumps({"seconds": round(seconds), "ran": todo,
                                             "cores": cores or os.cpu_count()}) + "\n")
@@ -87,6 +88,39 @@ def run_chain(
         if status:
             print("\n".join(f"error: {line}" for line in words), file=sys.stderr, flush=True)
     return status
+
+
+def sent(**asked: Any) -> str:
+    """What the Snakefile is asked, as one word after ``--config``.
+
+    JSON as hexadecimal digits after an x: of any plainer value Snakemake would guess the type, and
+    a run ``007`` would be the number 7.
+
+    Examples
+    --------
+    >>> received(dict([sent(run_name="007").split("=")]))
+    {'run_name': '007'}
+    """
+    return f"asked=x{json.dumps(asked).encode().hex()}"
+
+
+def received(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What `sent` was given, from the configuration of the Snakefile.
+
+    Raises
+    ------
+    ValueError
+        Other words stand after ``--config``.
+    """
+    if set(config) - {"asked"}:
+        raise ValueError(f"--config {', '.join(sorted(config))}: profile, run and settings come "
+                         "from `python -m saeutils.run all`; see its --help")
+    return json.loads(bytes.fromhex(config.get("asked", "x7b7d")[1:]))
+
+
+def _prune(steps: list[keys.Step], loaded: Profile) -> None:
+    if loaded.sae.keep_saes == "best" and (gone := estimates.prune(steps, loaded)):
+        print(f"sae.keep_saes: best: {gone} dictionaries of other seeds removed", flush=True)
 
 
 @contextmanager
@@ -155,9 +189,18 @@ def _cluster(name: str) -> Path:
     have = sorted(path.parent.name for path in home.glob("*/config.yaml"))
     if name not in have:
         raise ValueError(f"unknown cluster {name!r}: profiles/cluster has {', '.join(have)}")
-    if importlib.util.find_spec("snakemake_executor_plugin_slurm") is None:
-        raise ValueError(f"cluster {name!r} needs a plug-in of Snakemake's: "
-                         "pip install 'snakemake-executor-plugin-slurm>=2.8'")
+    file = f"profiles/cluster/{name}/config.yaml"
+    try:
+        settings = read_yaml((home / name / "config.yaml").read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{file} is not valid YAML ({error})") from None
+    executor = settings.get("executor") if isinstance(settings, dict) else None
+    if not isinstance(executor, str):
+        raise ValueError(f"{file}: executor = {executor!r}: name one, as in `executor: slurm`")
+    module = f"snakemake_executor_plugin_{executor.replace('-', '_')}"
+    if executor not in BUILT_IN and importlib.util.find_spec(module) is None:
+        raise ValueError(f"cluster {name!r} needs a plug-in of Snakemake's: pip install "
+                         f"'{module.replace('_', '-')}' (see {file})")
     return home / name
 
 

@@ -312,11 +312,11 @@ def prune(steps: list[keys.Step], profile: Profile) -> int:
     """After a whole run with ``sae.keep_saes: best``: remove all seeds of a cell but the best.
 
     The best is the one of lowest validation loss in ``results/sae_training.csv``. Returns how many
-    were removed. `unprune` trains the others again when a stage needs them.
+    were removed. `unprune` trains the others again when a stage needs them: the flag that tells it
+    so comes before the first removal, and what a kill left undone the next call does.
     """
-    import shutil
-
     from saeutils.files import read_table
+    from saeutils.sae_grid import remove_sae
 
     removed = 0
     for step in (s for s in steps if s.number == "03" and s.marker.exists()):
@@ -326,13 +326,12 @@ def prune(steps: list[keys.Step], profile: Profile) -> int:
         best = part.loc[part.groupby(["layer", "protocol", "sparsity"])["value"].idxmin()]
         keep = {(row.protocol, row.layer, f"{row.sparsity:g}", row.seed)
                 for row in best.itertuples()}
+        (step.root / "saes" / PRUNED).touch()
         for row in part.itertuples():
             if (row.protocol, row.layer, f"{row.sparsity:g}", row.seed) not in keep:
                 folder = (step.root / "saes" / row.protocol / f"layer_{row.layer:02d}"
                           / f"sparsity_{row.sparsity:g}" / f"seed_{row.seed}")
-                removed += folder.is_dir()
-                shutil.rmtree(folder, ignore_errors=True)
-        (step.root / "saes" / PRUNED).touch()
+                removed += remove_sae(folder)
     return removed
 
 

@@ -23,6 +23,7 @@ from saeutils import sae_metrics
 from saeutils.machine import end_with_parent
 from saeutils.sae import (
     CONFIG_FILE,
+    WEIGHTS_FILE,
     check_k,
     check_rows,
     k_of_sparsity,
@@ -167,6 +168,21 @@ def load_cell(folder: Path | str, cell: Cell):
     return load_sae(Path(folder) / cell.folder)
 
 
+def remove_sae(folder: Path) -> bool:
+    """Remove the folder of an SAE; returns whether there was one.
+
+    It goes under a hidden name first, so that a kill in between leaves nothing that looks like an
+    SAE; what such a kill left goes with the next call.
+    """
+    hidden = folder.with_name(f".{folder.name}.gone.part")
+    shutil.rmtree(hidden, ignore_errors=True)
+    is_there = folder.is_dir()
+    if is_there:
+        os.replace(folder, hidden)
+        shutil.rmtree(hidden, ignore_errors=True)
+    return is_there
+
+
 def _check_cells(cells, latents, recipes, device) -> None:
     for cell in cells:
         try:
@@ -216,8 +232,8 @@ def _unfinished(cells, keys, folder: Path, on_other: str) -> list[Cell]:
     todo = []
     for cell in cells:
         place = folder / cell.folder
-        if not (place / CONFIG_FILE).exists():
-            todo.append(cell)
+        if not ((place / CONFIG_FILE).exists() and (place / WEIGHTS_FILE).exists()):
+            todo.append(cell)  # not there, or what a kill left: saving replaces the folder
             continue
         found = read_config(place).get("metadata", {}).get("key")
         if found == keys[cell]:
@@ -226,7 +242,7 @@ def _unfinished(cells, keys, folder: Path, on_other: str) -> list[Cell]:
             raise ValueError(f"{cell.folder} holds an SAE of another grid (key {str(found)[:8]}, "
                              f"expected {keys[cell][:8]}): its data, settings or code differ. "
                              "Choose another folder, or pass on_other='replace'")
-        shutil.rmtree(place)
+        remove_sae(place)
         todo.append(cell)
     return todo
 

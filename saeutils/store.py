@@ -280,9 +280,9 @@ class Stage:
 
     def forget(self) -> None:
         """Remove the markers and ``stage.json`` of older runs of this stage."""
-        self.step.record.unlink(missing_ok=True)
-        for marker in _markers(self.step):
+        for marker in _markers(self.step):  # first: none may say that a stage without record is
             marker.unlink(missing_ok=True)
+        self.step.record.unlink(missing_ok=True)
 
     def finish(self) -> None:
         """Write ``stage.json``, then the marker: from here on the stage exists."""

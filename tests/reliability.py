@@ -18,6 +18,16 @@ WHAT = {
     "equal results": "a whole chain under other circumstances",
     "chain through SLURM": "every stage a job of a cluster of one node",
 }
+UNTIL = "2026-11-27"  # the harness of these lines wrote none for a loss, and checked no locale
+NOT_KILLED = (
+    "Seeds 119 (03_demo) and 137 (05_demo) of `2db39abae8` have no line, and no record was kept of "
+    "why. The harness of that commit knew three ends: survived; a loss, after which it stopped, "
+    "while this run went on to seed 139; and \"ended before the kill\", of a stage that was faster "
+    "than the moment drawn (14.8 s and 48.9 s after its start, both late). So they were no kills "
+    "and were left out; seeds 300 and 301 of `a0e6bfe8f4` killed the same stages. Since then such "
+    "a stage is started anew and killed after half the time, under the same seed.")
+TURKISH = ("Whether the machine of the Turkish line had that locale was not checked; since then it "
+           "is built where it is missing, and a line without it says so.")
 # What trials have found: mended, and held by the test named.
 FOUND = (
     ("kill of a stage 03 inside the write of a dictionary", "stage.json of the next run listed the "
@@ -47,8 +57,9 @@ def report(table: Path, target: Path) -> None:
             f"{lines['date'].max()}. Profile smoke. After each trial every file that a stage "
             "records (tables, arrays, weights, sound; PNG images left out) is held against a clean "
             "run, byte for byte. Straight after a kill, each stage that counts as finished is "
-            "checked to be whole. A trial that loses something ends the harness: a line stands for "
-            "a trial that lost nothing, and what was lost is told below.", "",
+            "checked to be whole. A trial that loses something is a line with 0 and what was lost, "
+            "and ends the harness; that of the lines up to "
+            f"{UNTIL} ended without such a line, and what was lost then is told below.", "",
             "| trial | what | times | survived | with half-written files at that moment | "
             "files compared |", "|---|---|---|---|---|---|"]
     for check in [*WHAT, *sorted(set(lines["check"]) - set(WHAT))]:
@@ -57,8 +68,16 @@ def report(table: Path, target: Path) -> None:
             text.append(f"| {check} | {WHAT.get(check, '')} | {len(some)} | "
                         f"{int(some['survived'].sum())} | {int((some['half_written'] > 0).sum())} "
                         f"| {int(some['files'].sum()):,} |")
-    text += ["", *kills(lines), *equal(lines), *found(), *commits(lines), *bad_inputs()]
+    text += ["", *lost(lines), *kills(lines), *equal(lines), *found(), *commits(lines),
+             *bad_inputs()]
     target.write_text("\n".join(text) + "\n", encoding="utf-8")
+
+
+def lost(lines: pd.DataFrame) -> list[str]:
+    """What trials of the table lost, each in its own words."""
+    some = lines[lines["survived"] == 0]
+    return [f"Lost: {line.check} ({line.target}, {line.how}): {line.lost}"
+            for line in some.itertuples()] + [""] * bool(len(some))
 
 
 def kills(lines: pd.DataFrame) -> list[str]:
@@ -70,7 +89,8 @@ def kills(lines: pd.DataFrame) -> list[str]:
     return ["Kills by stage: " + ", ".join(f"{k} {v}" for k, v in stages.items()) + ".",
             "Kills by kind: " + ", ".join(f"{k} {v}" for k, v in kinds.items())
             + " (tree: the process and all it started; parent: it alone, orphans live on; write: "
-              "as soon as a half-written file is there).", ""]
+              "as soon as a half-written file is there).", "",
+            *([NOT_KILLED, ""] if (some["commit"] == "2db39abae8").any() else [])]
 
 
 def equal(lines: pd.DataFrame) -> list[str]:
@@ -78,7 +98,9 @@ def equal(lines: pd.DataFrame) -> list[str]:
     some = lines[lines["check"].isin(["equal results", "chain through SLURM"])]
     named = [f"{how} ({check})" if check != "equal results" else how
              for check, how in zip(some["check"], some["how"], strict=True)]
-    return [f"Equal to the clean run, {len(named)} runs: {'; '.join(named)}.", ""] if named else []
+    by_name = (lines["date"] <= UNTIL) & lines["how"].str.startswith("Turkish")
+    return [f"Equal to the clean run, {len(named)} runs: {'; '.join(named)}."
+            + (f" {TURKISH}" if by_name.any() else ""), ""] if named else []
 
 
 def found() -> list[str]:
@@ -99,6 +121,7 @@ def bad_inputs() -> list[str]:
     from bad_inputs import COMMANDS, ROWS
 
     areas = pd.Series([row.area for row in ROWS]).value_counts(sort=False)
-    return [f"Bad inputs: {len(ROWS)} kinds, each made and refused in one line by "
-            "tests/test_bad_inputs.py (" + ", ".join(f"{k} {v}" for k, v in areas.items())
-            + f"), and {len(COMMANDS)} bad commands."]
+    return [f"Bad inputs: {len(ROWS)} kinds in the table of tests/bad_inputs.py, each a test of "
+            "tests/test_bad_inputs.py that makes it and wants it refused in one line ("
+            + ", ".join(f"{k} {v}" for k, v in areas.items())
+            + f"), and {len(COMMANDS)} bad commands, each a test too."]

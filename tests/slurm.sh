@@ -1,10 +1,17 @@
 #!/usr/bin/env bash
 # A SLURM cluster of one node on this machine, for tests: slurm.sh start | stop | status
 # Needs root and Debian's slurm-wlm and munge (apt-get install slurm-wlm munge); no systemd.
+# A start that fails half-way stops what it had started; stop leaves a munged that ran before.
 set -euo pipefail
-CONF=/etc/slurm/slurm.conf
+AT=${SLURM_SH_AT:-}  # another root folder, for the test of this script
+CONF=$AT/etc/slurm/slurm.conf
+SPOOL=$AT/var/spool/slurm-test
 HOST=$(hostname -s)
 MARK="# written by tests/slurm.sh"
+
+alive() {
+  [ -s "$1" ] && kill -0 "$(cat "$1")" 2>/dev/null
+}
 
 need() {
   [ "$(id -u)" = 0 ] || { echo "cannot start SLURM: not root"; exit 3; }
@@ -14,12 +21,22 @@ need() {
   if [ -e "$CONF" ] && ! grep -q "^$MARK" "$CONF"; then
     echo "cannot start SLURM: $CONF belongs to another cluster"; exit 3
   fi
+  if alive "$AT/run/slurmctld-test.pid"; then
+    echo "cannot start SLURM: that of this script runs already (slurm.sh stop)"; exit 3
+  fi
+}
+
+undo() {
+  local status=$?
+  [ "$status" = 0 ] || stop >/dev/null 2>&1 || true
+  exit "$status"
 }
 
 start() {
   need
+  trap undo EXIT
   local memory; memory=$(awk '/MemTotal/ {print int($2 / 1024 * 0.9)}' /proc/meminfo)
-  mkdir -p /etc/slurm /run/munge /var/log/slurm-test /var/spool/slurm-test/{ctld,d}
+  mkdir -p "$AT"/etc/slurm "$AT"/var/log/slurm-test "$SPOOL"/{ctld,d}
   cat >"$CONF" <<EOF
 $MARK
 ClusterName=test
@@ -37,19 +54,16 @@ SchedulerParameters=sched_interval=2
 MinJobAge=300
 ReturnToService=2
 MpiDefault=none
-StateSaveLocation=/var/spool/slurm-test/ctld
-SlurmdSpoolDir=/var/spool/slurm-test/d
-SlurmctldPidFile=/run/slurmctld-test.pid
-SlurmdPidFile=/run/slurmd-test.pid
-SlurmctldLogFile=/var/log/slurm-test/slurmctld.log
-SlurmdLogFile=/var/log/slurm-test/slurmd.log
+StateSaveLocation=$SPOOL/ctld
+SlurmdSpoolDir=$SPOOL/d
+SlurmctldPidFile=$AT/run/slurmctld-test.pid
+SlurmdPidFile=$AT/run/slurmd-test.pid
+SlurmctldLogFile=$AT/var/log/slurm-test/slurmctld.log
+SlurmdLogFile=$AT/var/log/slurm-test/slurmd.log
 NodeName=$HOST NodeAddr=127.0.0.1 CPUs=$(nproc --all) RealMemory=$memory State=UNKNOWN
 PartitionName=test Nodes=$HOST Default=YES MaxTime=INFINITE State=UP
 EOF
-  [ -s /etc/munge/munge.key ] || { head -c 1024 /dev/urandom >/etc/munge/munge.key; }
-  chown -R munge: /etc/munge /run/munge /var/lib/munge /var/log/munge
-  chmod 0700 /etc/munge; chmod 0400 /etc/munge/munge.key; chmod 0755 /run/munge
-  munge -n </dev/null >/dev/null 2>&1 || runuser -u munge -- munged
+  munge -n </dev/null >/dev/null 2>&1 || start_munged
   slurmctld -c
   slurmd
   for _ in $(seq 60); do
@@ -59,14 +73,25 @@ EOF
   echo "cannot start SLURM: the node did not become idle (see /var/log/slurm-test)"; exit 3
 }
 
+start_munged() {
+  mkdir -p "$AT"/{etc,run,var/lib,var/log}/munge
+  [ -s "$AT/etc/munge/munge.key" ] || head -c 1024 /dev/urandom >"$AT/etc/munge/munge.key"
+  chown -R munge: "$AT"/{etc,run,var/lib,var/log}/munge
+  chmod 0700 "$AT/etc/munge"; chmod 0400 "$AT/etc/munge/munge.key"; chmod 0755 "$AT/run/munge"
+  touch "$SPOOL/munged"  # ours to stop
+  runuser -u munge -- munged
+}
+
 stop() {
   grep -q "^$MARK" "$CONF" 2>/dev/null || { echo "no SLURM of this script"; return; }
-  for file in /run/slurmd-test.pid /run/slurmctld-test.pid; do
-    [ -s "$file" ] && kill "$(cat "$file")" 2>/dev/null || true
+  for file in "$AT"/run/slurmd-test.pid "$AT"/run/slurmctld-test.pid; do
+    if alive "$file"; then kill "$(cat "$file")" || true; fi
   done
   sleep 2
-  [ -s /run/munge/munged.pid ] && kill "$(cat /run/munge/munged.pid)" 2>/dev/null || true
-  rm -rf "$CONF" /var/spool/slurm-test
+  if [ -e "$SPOOL/munged" ] && alive "$AT/run/munge/munged.pid"; then
+    kill "$(cat "$AT/run/munge/munged.pid")" || true
+  fi
+  rm -rf "$CONF" "$SPOOL"
   echo "SLURM stopped"
 }
 

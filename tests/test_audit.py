@@ -16,6 +16,7 @@ from saeutils.audit import (
     from_cells,
     peek,
     peek_by_singer,
+    primary_rows,
     seed_values,
     singer_values,
 )
@@ -52,6 +53,7 @@ def test_verdicts_by_hand():
     assert audit_row("A20", "k", "both", 7, 8, over="exact")["verdict"] == "moves a number"
     assert audit_row("A24", "one seed", "both", 7, 8)["verdict"] == "undecided"
     assert audit_row("A14", "clips", "both", 0, 0, over="exact")["verdict"] == "no effect here"
+    assert audit_row("A28", "named", "both", 15, 7, over="sample")["verdict"] == "moves a number"
     assert audit_row("A07", "accuracy", "both", np.nan, np.nan)["verdict"] == "not measured"
     small = audit_row("A07", "state", "both", [1, 2, 1.5], 0, above_zero, case="smallest case")
     assert small["verdict"] == "shown on the smallest case"
@@ -110,6 +112,26 @@ def test_only_the_primary_sparsity_is_drawn_and_told(audit):
     assert audit_sentence(both) == audit_sentence(audit)
 
 
+def test_a_quantity_measured_at_another_sparsity_alone_counts(audit):
+    """Every row once said 95 % and the primary layer, whatever it was measured at."""
+    rows = [audit_row("A20", "codes at 99 %", "both", 7, 8, over="exact") | {"sparsity": 99,
+                                                                              "layer": 3},
+            audit_row("A24", "gap", "both", [1, 2], [3, 5]) | {"sparsity": 95, "layer": None}]
+    table = complete_audit(rows)
+    assert table.set_index("entry").loc[["A20", "A24"], "sparsity"].tolist() == [99, 95]
+    assert table.set_index("entry").loc["A20", "layer"] == 3
+    assert {"A20", "A24"} <= set(primary_rows(table)["entry"]) >= {"A01"}
+    assert "**moves a number**: A20" in audit_sentence(table)
+
+
+def test_entries_whose_zero_is_built_in_are_marked_and_stand_last():
+    table = forest_rows(complete_audit([
+        audit_row("A06", "shift", "released", [0.8, 0.9], 0.0, over="singers"),
+        audit_row("A20", "codes", "both", 7, 8, over="exact")]))
+    assert table["entry"].tolist() == ["A20", "A06"]
+    assert table["by_construction"].tolist() == [False, True] and table["value"].iloc[1] == -1
+
+
 def test_the_sentence_names_each_entry_once(audit):
     text = audit_sentence(audit)
     assert "**changes a conclusion**: A24" in text and "**no effect here**: A14" in text
@@ -141,6 +163,8 @@ def test_cells_of_other_stages_are_compared_over_singers_by_hand():
     assert row["released"] == pytest.approx(0.51) and row["verdict"] == "moves a number"
     exact, = from_cells(table.iloc[:1].drop(columns=["unit", "layer"]))
     assert exact["over"] == "exact" and exact["difference"] == pytest.approx(-0.4)
+    counted, = from_cells(table.iloc[:1].assign(entry="A29").drop(columns=["unit", "layer"]))
+    assert counted["over"] == "sample"  # other clips would give another count
 
 
 def test_a_length_that_can_be_read_is_a_conclusion():
@@ -155,6 +179,12 @@ def test_what_was_expected_otherwise_is_told():
     told = expectations(complete_audit(rows, against_expectation(rows)))
     assert told.startswith("- **A21** (tilt counted as pitch). Expected beforehand")
     assert expectations(complete_audit([])) == ""
+
+
+def test_what_a_first_trial_said_of_conditioning_is_told():
+    rows = [audit_row("A25", "accuracy of raw states", "released", [0.64, 0.63], [0.64, 0.62])]
+    told = expectations(complete_audit(rows, against_expectation(rows)))
+    assert "seven points" in told and told.endswith("goes from 0.635 to 0.63.")
 
 
 def test_choosing_on_the_reported_singers_flatters_by_hand():

@@ -21,9 +21,9 @@ def tables():
         for name, value, reference in (("against_linear", -0.06, "raw"),
                                        ("learned", 0.005, "random"))])
     effects = pd.DataFrame([base | {"metric": "confirmed", "representation": kind, "factor": cause,
-                                    "seed": seed, "value": value}
+                                    "seed": seed, "value": value, "n": n}
                             for kind, value in (("sae", 0.2), ("random", 0.1))
-                            for cause in "ab" for seed in (0, 1)])
+                            for cause, n in (("a", 40), ("b", 31)) for seed in (0, 1)])
     return information, reading, effects
 
 
@@ -35,7 +35,8 @@ def test_every_number_stands_beside_its_null_and_its_verdict():
     assert table.loc[("2", "against_linear"), "null"] == pytest.approx(-0.065)
     assert table.loc[("2", "against_linear"), "verdict"] == "worse"
     assert table.loc[("2", "learned"), "verdict"] == "undecided"
-    assert table.loc[("2b", "confirmed"), ["value", "null", "n"]].tolist() == [0.2, 0.1, 2]
+    assert table.loc[("2b", "confirmed"), ["value", "null", "n"]].tolist() == [0.2, 0.1, 40]
+    assert table["n_of"].unique().tolist() == ["singers", "base clips"]
     assert not table.index.get_level_values("contrast").str.endswith("_untrained").any()
 
 

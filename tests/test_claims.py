@@ -19,6 +19,15 @@ def test_contrast_by_hand_with_unequal_numbers_of_seeds():
     assert row["ci_low"] < row["value"] < row["ci_high"]
 
 
+def test_the_spread_over_seeds_is_that_of_the_difference():
+    """It was that of the SAE alone, also where the untrained dictionary has seeds of its own."""
+    new, twin = matrix([[0.6, 0.8], [0.7, 0.9], [0.5, 0.9]]), matrix([[0.4, 0.6], [0.5, 0.7],
+                                                                      [0.5, 0.7]])
+    each = [0.7 - 0.5, 0.8 - 0.6, 0.7 - 0.6]  # seed by seed
+    assert contrast(new, twin)["seed_sd"] == pytest.approx(np.std(each, ddof=1))
+    assert contrast(new, new - 0.1)["seed_sd"] == pytest.approx(0, abs=1e-12)
+
+
 def test_a_constant_loss_beyond_the_margin_is_not_kept_and_within_it_is():
     raw = matrix(np.random.default_rng(0).uniform(0.5, 0.9, (1, 12)))
     assert contrast(raw - 0.02, raw, 0.03)["kept"] == 1.0

@@ -129,6 +129,15 @@ def test_bands_of_attributes_equal_a_naive_max_t(table):
     assert (own["band_high"] >= own["ci_high"] - 1e-12).all()
 
 
+def test_the_spread_of_an_attribute_is_that_of_the_difference(table):
+    part = table[table["metric"] == "area"]
+    mean = part.groupby(["representation", "seed", "attribute"])["value"].mean().unstack()
+    each = curve_tables.attribute_contrasts(table, NAMES, CLUSTERS, np.ones(4, bool), 95)
+    spread = each.pivot(index="contrast", columns="attribute", values="seed_sd")
+    assert np.allclose(spread.loc["learned"], (mean.loc["sae"] - mean.loc["random"]).std())
+    assert np.allclose(spread.loc["against_linear"], mean.loc["sae"].std())
+
+
 def test_five_singers_decide_no_attribute():
     """Signs of five singers have 32 patterns: the smallest two-sided p is .0625. A band that ended
     at zero but for rounding once said "worse"."""

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -14,6 +16,7 @@ from saeutils.completeness import (
     top_attributes,
 )
 from saeutils.disentanglement import (
+    GAP,
     attribute_clusters,
     cross_validated_r2,
     held_out_map,
@@ -140,6 +143,14 @@ def test_trap_duplicated_codes():
     assert double.objective == pytest.approx(single.objective, rel=1e-9)
     merged = double.weights[:, :6] + double.weights[:, 6:]
     assert np.allclose(merged, single.weights, atol=1e-5)
+    plain, copied = released_map(x, y), released_map(np.hstack([x, x]), y)
+    assert copied.r2 == pytest.approx(plain.r2, abs=1e-6)
+    one, two = effective_codes(plain.weights), effective_codes(copied.weights)
+    assert (one - 1e-3 <= two).all() and (two <= 2 * one + 1e-3).all()
+    split = np.hstack([plain.weights, plain.weights]) / 2  # shared evenly: twice the codes
+    assert effective_codes(split) == pytest.approx(2 * one)
+    kept = np.log(12) * (1 - completeness(split)) - np.log(6) * (1 - completeness(plain.weights))
+    assert kept == pytest.approx(np.log(2))  # nats of entropy added
 
 
 @given(st.integers(0, 1000))
@@ -293,6 +304,59 @@ def test_clusters_join_near_copies_only():
     assert labels.tolist() == [0, 1, 2, 0, 3]
 
 
+def test_clusters_equal_a_naive_average_linkage():
+    from scipy.stats import spearmanr
+
+    rng = np.random.default_rng(3)
+    values = rng.normal(size=(60, 3)) @ rng.normal(size=(3, 9)) + 0.4 * rng.normal(size=(60, 9))
+    distance = 1 - np.abs(spearmanr(values).statistic)
+    parts = [[i] for i in range(9)]
+    while len(parts) > 1:
+        pairs = [(distance[np.ix_(a, b)].mean(), i, j) for i, a in enumerate(parts)
+                 for j, b in enumerate(parts) if i < j]
+        least, i, j = min(pairs)
+        if least > 0.3:
+            break
+        parts[i] += parts.pop(j)
+    labels = attribute_clusters(values, 0.7)
+    assert 1 < len(parts) < 9
+    assert {frozenset(part) for part in parts} == {
+        frozenset(np.flatnonzero(labels == label)) for label in set(labels)}
+
+
+def test_entropy_of_bins_by_counting():
+    values = np.random.default_rng(4).normal(size=(50, 2)) ** 3
+    for found, column in zip(histogram_entropy(values), values.T, strict=True):
+        width = (column.max() - column.min()) / 10
+        bins = np.minimum(((column - column.min()) / width).astype(int), 9)
+        shares = [np.mean(bins == b) for b in range(10)]
+        assert found == pytest.approx(-sum(p * np.log2(p) for p in shares if p > 0))
+
+
+def test_held_out_maps_equal_scikit_learn():
+    """By another Lasso; normal scores are tested by themselves. Duality gaps allow 1e-3."""
+    from sklearn.linear_model import Lasso
+
+    rng = np.random.default_rng(5)
+    singers = np.repeat(np.arange(6), 20)
+    codes = np.maximum(rng.normal(size=(120, 8)), 0)
+    attributes = codes[:, :2] + 0.5 * rng.normal(size=(120, 2))
+    folds = grouped_folds(singers, (singers % 2).astype(str), 3)
+    error, total = 0.0, 0.0
+    for train, test in folds:
+        y = rank_normalise(attributes, train)
+        y = (y - y[train].mean(axis=0)) / y[train].std(axis=0)
+        x = (codes - codes[train].mean(axis=0)) / codes[train].std(axis=0)
+        fit = Lasso(0.1, fit_intercept=False, tol=1e-9, max_iter=100_000).fit(x[train], y[train])
+        missed = ((y[test] - fit.predict(x[test])) ** 2).sum(axis=0)
+        error, total = error + missed, total + (y[test] ** 2).sum(axis=0)
+        found = held_out_map(codes, attributes, train, test, singers, np.zeros(120))
+        assert found.r2 == pytest.approx(1 - missed / (y[test] ** 2).sum(axis=0), abs=1e-3)
+        assert found.weights == pytest.approx(fit.coef_, abs=1e-2)
+    assert cross_validated_r2(codes, attributes, folds, singers) == pytest.approx(
+        1 - error / total, abs=1e-3)
+
+
 def test_top_ten_groups_and_entropy_axis():
     assert top_attributes(np.array([0.1, np.nan, 0.5, 0.5]), 3).tolist() == [2, 3, 0]
     groups = {"a": "pitch", "b": "pitch", "c": "mfcc"}
@@ -304,3 +368,15 @@ def test_top_ten_groups_and_entropy_axis():
     assert histogram_entropy(even)[0] == pytest.approx(np.log2(10), abs=1e-3)
     even[0] = 1e6
     assert histogram_entropy(even)[0] < 0.02  # one outlier empties the axis (A23)
+
+
+def test_a_map_carries_the_gap_of_its_fit_and_says_if_it_was_stopped(monkeypatch):
+    rng = np.random.default_rng(0)
+    codes = rng.standard_normal((60, 20)) @ rng.standard_normal((20, 20))
+    attributes = codes[:, :3] + 0.1 * rng.standard_normal((60, 3))
+    assert released_map(codes, attributes).gap.max() < GAP
+    hurried = functools.partial(lasso, max_sweeps=1)
+    monkeypatch.setattr("saeutils.disentanglement.lasso", hurried)
+    with pytest.warns(UserWarning, match="of 3 Lasso fits stopped at a duality gap up to"):
+        stopped = released_map(codes, attributes)
+    assert stopped.gap.max() > GAP

@@ -1,13 +1,14 @@
 """Estimates: sums done by hand on one profile, what they grow with, and pruning after a run."""
 
 import json
+import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
 
-from saeutils import estimates, keys
+from saeutils import chain, estimates, keys, sae_grid
 from saeutils.profiles import load_profile
 
 
@@ -93,7 +94,9 @@ def test_one_core_is_measured():
     assert 1 < estimates.one_core_gflops(0.05) < 10_000
 
 
-def test_pruning_keeps_the_best_seed_of_each_cell(monkeypatch, tmp_path):
+@pytest.fixture
+def trained(monkeypatch, tmp_path):
+    """Stage 03 of smoke with four dictionaries, before its marker is written."""
     monkeypatch.setenv("SAEUTILS_DATA", str(tmp_path))
     step = keys.find_step("03", "smoke", encoder="demo")
     losses = {(75, 0): 0.3, (75, 1): 0.2, (95, 0): 0.4, (95, 1): 0.5}
@@ -109,12 +112,24 @@ def test_pruning_keeps_the_best_seed_of_each_cell(monkeypatch, tmp_path):
                "value"]
     (step.root / "results").mkdir()
     pd.DataFrame(rows, columns=columns).to_csv(step.root / "results" / "sae_training.csv")
-    assert estimates.prune([step], load_profile("smoke")) == 0  # not finished: nothing goes
-    step.marker.parent.mkdir(parents=True)
+    return step
+
+
+def finished(step):
+    step.marker.parent.mkdir(parents=True, exist_ok=True)
     step.marker.write_text(json.dumps(step.key))
+
+
+def dictionaries(step):
+    return sorted(p.parent.name + "/" + p.name for p in step.root.glob("saes/*/*/*/seed_*"))
+
+
+def test_pruning_keeps_the_best_seed_of_each_cell(trained):
+    step = trained
+    assert estimates.prune([step], load_profile("smoke")) == 0  # not finished: nothing goes
+    finished(step)
     assert estimates.prune([step], load_profile("smoke")) == 2
-    left = sorted(p.parent.name + "/" + p.name for p in step.root.glob("saes/*/*/*/seed_*"))
-    assert left == ["sparsity_75/seed_1", "sparsity_95/seed_0"]
+    assert dictionaries(step) == ["sparsity_75/seed_1", "sparsity_95/seed_0"]
     # nothing that reads them is due: they stay as they are; then notebook 04 is due again
     steps = keys.chain("smoke", upto="04")
     readers = [s for s in steps if s.label == "04_demo"]
@@ -123,6 +138,41 @@ def test_pruning_keeps_the_best_seed_of_each_cell(monkeypatch, tmp_path):
     readers[0].marker.unlink()
     assert estimates.unprune(steps) == ["03_demo"] and not step.marker.exists()
     assert estimates.unprune(steps) == []
+
+
+@pytest.mark.parametrize("removed", [0, 1])
+def test_a_kill_while_dictionaries_are_removed_is_made_good(trained, removed, monkeypatch):
+    """The flag came last: a stage that was due again found dictionaries missing, and stopped."""
+    finished(trained)
+    remove, calls = sae_grid.remove_sae, []
+
+    def dies(folder):
+        if len(calls) == removed:
+            raise KeyboardInterrupt
+        calls.append(folder)
+        return remove(folder)
+
+    monkeypatch.setattr(sae_grid, "remove_sae", dies)
+    with pytest.raises(KeyboardInterrupt):
+        estimates.prune([trained], load_profile("smoke"))
+    assert len(dictionaries(trained)) == 4 - removed
+    monkeypatch.setattr(sae_grid, "remove_sae", remove)
+    assert estimates.unprune(keys.chain("smoke", upto="04")) == ["03_demo"]  # 04 is due
+    finished(trained)
+    assert estimates.prune([trained], load_profile("smoke")) == 2 - removed
+
+
+def test_a_chain_with_nothing_to_do_removes_what_a_kill_left(trained, monkeypatch, capsys):
+    shutil.copytree(trained.root, trained.run_root / "untrained")
+    for step in keys.chain("smoke"):
+        finished(step)
+    monkeypatch.setattr(chain, "_snakemake", lambda *_, **__: pytest.fail("a stage ran"))
+    more = {"sae.keep_saes": "best"}
+    assert chain.run_chain("smoke", overrides=more, dry=True) == 0
+    assert len(dictionaries(trained)) == 4
+    assert chain.run_chain("smoke", overrides=more) == 0
+    assert dictionaries(trained) == ["sparsity_75/seed_1", "sparsity_95/seed_0"]
+    assert "4 dictionaries of other seeds removed" in capsys.readouterr().out
 
 
 def test_the_command_starts_without_heavy_imports():

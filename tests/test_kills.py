@@ -3,10 +3,13 @@
 The counts of longer runs stand in benchmarks/reliability.md; `make torture` goes on until stopped.
 """
 
+import json
 import subprocess
 import sys
 
+import pandas as pd
 import pytest
+import reliability
 import torture
 import trials
 
@@ -20,9 +23,48 @@ KILLS = 40  # each stage five times
 @pytest.mark.timeout(4500)
 def test_killed_stages_start_again_and_give_the_same_files(clean, tmp_path):
     lines = list(torture.kill_stages(clean, tmp_path, KILLS, seed=1))
-    assert len(lines) == KILLS and all(line["survived"] for line in lines)
+    assert len(lines) == KILLS and {line["target"][:2] for line in lines} == set(keys.STAGES)
+    assert all(line["files"] for line in lines if "01" <= line["target"][:2] <= "06")
     assert any(line["half_written"] for line in lines), "no kill fell into a write"
-    assert sum(line["files"] for line in lines) > KILLS
+
+
+def test_a_trial_that_loses_something_is_a_line_that_says_so(tmp_path, monkeypatch):
+    """Each line once said 1, whatever befell: a loss left no line at all."""
+    table = tmp_path / "counted.csv"
+    monkeypatch.setenv("SAEUTILS_COUNT", str(table))
+    with torture.trial("kill of a stage", "01", "tree", seed=7) as line:
+        line |= {"files": 3, "half_written": 1}
+    with pytest.raises(AssertionError), torture.trial("full disk", "all", "disk of 1m") as line:
+        line["files"] = 2
+        raise AssertionError("02_demo:\nstates.safetensors differ from the clean run")
+    kept, lost = pd.read_csv(table, keep_default_na=False).to_dict("records")
+    assert (kept["survived"], kept["lost"], kept["files"], kept["seed"]) == (1, "", 3, 7)
+    assert (lost["survived"], lost["files"]) == (0, 2)
+    assert lost["lost"] == "02_demo: states.safetensors differ from the clean run"
+    reliability.report(table, tmp_path / "page.md")
+    page = (tmp_path / "page.md").read_text(encoding="utf-8")
+    assert "| full disk | the disk fills up, then there is room, and the same command again | 1 " \
+           "| 0 |" in page
+    assert "Lost: full disk (all, disk of 1m): 02_demo: states.safetensors differ" in page
+
+
+def test_a_file_that_differs_from_the_clean_run_is_a_loss(tmp_path):
+    """The comparison of all trials: it finds one changed byte, and a stage that is not whole."""
+    (step,) = [step for step in torture.chain_steps() if step.label == "00"]
+    for name, value in (("clean", "1"), ("same", "1"), ("other", "2"), ("torn", "1")):
+        root = tmp_path / name / "smoke"
+        record = tmp_path / name / step.record.relative_to(step.run_root.parent)
+        for path in (root / "t.csv", record, root / ".done" / step.marker.name):
+            path.parent.mkdir(parents=True, exist_ok=True)
+        (root / "t.csv").write_text(value)
+        record.write_text(json.dumps(
+            {"outputs": {"t.csv": {"sha256": keys.file_digest(root / "t.csv")}}}))
+        (root / ".done" / step.marker.name).write_text("")
+    (tmp_path / "torn" / "smoke" / "t.csv").write_text("")
+    assert torture.compare([step], tmp_path / "same", tmp_path / "clean") == 1
+    for name, says in (("other", "differ from the clean run"), ("torn", "counts as finished, but")):
+        with pytest.raises(AssertionError, match=says):
+            torture.compare([step], tmp_path / name, tmp_path / "clean")
 
 
 @pytest.mark.parametrize("ending", [".csv", ".parquet", ".safetensors"])
@@ -64,12 +106,12 @@ def test_an_unwritable_folder_is_said_in_one_line(tmp_path, step):
 
 def test_two_chains_in_one_folder_do_not_meet(tmp_path):
     """The second says in one line that the first is at work; the first goes on."""
-    assert trials.two_chains(tmp_path)["survived"]
+    trials.two_chains(tmp_path)
 
 
 @pytest.mark.parametrize("step", [keys.find_step("00", "smoke"), None], ids=["stage", "chain"])
 def test_stopping_by_hand_is_one_line(tmp_path, step):
-    assert trials.stopped_by_hand(tmp_path, step)["survived"]
+    trials.stopped_by_hand(tmp_path, step)
 
 
 def test_half_written_files_are_seen_by_nobody(tmp_path):

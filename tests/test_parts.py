@@ -11,7 +11,7 @@ import torture
 from hypothesis import given
 from hypothesis import strategies as st
 
-from saeutils import activations, keys, parts, run
+from saeutils import activations, chain, keys, parts, run
 from saeutils.profiles import ROOT
 from saeutils.store import open_stage
 
@@ -84,7 +84,7 @@ def dry_run(folder, split):
     done = subprocess.run(
         [sys.executable, "-m", "snakemake", "--snakefile", str(ROOT / "Snakefile"), "--cores", "1",
          "--directory", str(folder), "--dry-run", "--quiet", "host", "progress", "--config",
-         "profile=smoke", f"split={split}"],
+         chain.sent(profile="smoke", split=split)],
         cwd=ROOT, env=torture.environment(folder), capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
     return [line.split()[1].strip(":") for line in (done.stdout + done.stderr).splitlines()

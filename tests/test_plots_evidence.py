@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 
 from saeutils import plots_evidence
 
@@ -27,6 +28,28 @@ def test_every_figure_takes_its_table_and_names_the_singers():
         assert any("synthetic singers" in text for text in
                    [below, *(text.get_text() for text in figure.texts)])
         assert all(axis.get_xlabel() or figure._supxlabel for axis in figure.axes)
+
+
+def test_what_untrained_dictionaries_keep_is_drawn_beside_the_claim():
+    """The figure of claim 1 had their rows in its table and did not draw them."""
+    names = ["retention", "readability", "learned", "retention_untrained", "readability_untrained"]
+    contrasts = pd.DataFrame({"contrast": names, "sparsity": 95, "value": [0, 0, 0, -0.2, -0.07],
+                              "ci_low": np.nan, "ci_high": np.nan})
+    figure = plots_evidence.claim_figure(contrasts, pd.DataFrame(), 0.03)
+    drawn = {line.get_label(): line.get_ydata()[0] for line in figure.axes[0].lines}
+    assert drawn["retention, untrained dictionary"] == -20
+    assert drawn["readability, untrained dictionary"] == pytest.approx(-7)
+
+
+def test_rows_whose_zero_is_built_in_get_a_cross():
+    table = pd.DataFrame({
+        "entry": ["A20", "A06"], "label": ["k", "shift"], "end": "both", "value": [0.1, -1.0],
+        "ci_low": np.nan, "ci_high": np.nan, "verdict": "moves a number",
+        "by_construction": [False, True]})
+    figure = plots_evidence.audit_forest(table)
+    crosses = [line.get_xdata()[0] for line in figure.axes[0].lines
+               if line.get_marker() == "x" and len(line.get_xdata())]
+    assert crosses == [-1.0]
 
 
 def test_rows_of_matrix_and_forest_keep_their_order():

@@ -59,3 +59,5 @@ def test_protocols_are_frozen_and_rules_are_typed():
     rules = decision_rules().set_index("rule")["value"]
     assert rules["margin"] == 0.03 and rules["primary sparsity"] == 95
     assert find_entry("A05").name == "d_average"
+    floor = decision_rules().set_index("rule")["meaning"]["R2 floor"]
+    assert "at least one representation" in floor and "First worded: in both" in floor

@@ -139,6 +139,11 @@ def test_the_page_and_the_figure_show_every_shape_and_every_number_that_differs(
         report_card.numbers(PUBLISHED, like_the_paper(0.05), PRIMARY)], ignore_index=True)
     page = report_card.markdown(card, "VocalSet")
     assert all(shape.text in page for shape in report_card.SHAPES)
+    part = card.assign(ci_low=card["quantity"].map({"probing_accuracy": 0.1}))
+    told = report_card.markdown(part, "VocalSet")
+    assert "over singers (`report_card.csv`): accuracy. Without one" in told
+    bare = report_card.markdown(card.assign(ci_low=np.nan), "VocalSet")
+    assert "over singers (`report_card.csv`): none. Without one" in bare
     differs = (card["kind"] == "number") & (card["verdict"] == "differs")
     assert differs.sum() > 50 and page.count("| ast |") == (differs & (card.encoder == "ast")).sum()
     assert {shape.name for shape in report_card.SHAPES} == set(plots_report.LABELS)

@@ -109,6 +109,37 @@ def test_a_killed_grid_goes_on_where_it_stopped(tmp_path, monkeypatch):
     assert content(tmp_path / "a") == content(tmp_path / "whole")
 
 
+@pytest.mark.parametrize("file", ["cfg.json", "sae_weights.safetensors"])
+@pytest.mark.parametrize("on_other", ["refuse", "replace"])
+def test_half_an_sae_is_trained_anew(tmp_path, file, on_other):
+    """A kill between the two files of a removal: notebook 03 asked for notebook 03 ever after."""
+    cells, rows = grid()
+    train(cells[:2], rows, tmp_path)
+    whole = content(tmp_path)
+    (tmp_path / cells[1].folder / file).unlink()
+    outcome = train(cells[:2], rows, tmp_path, on_other=on_other)
+    assert outcome == {"trained": 1, "finished": 1} and content(tmp_path) == whole
+
+
+def test_a_kill_while_an_sae_is_removed_leaves_nothing_that_looks_like_one(tmp_path, monkeypatch):
+    cells, rows = grid()
+    train(cells[:1], rows, tmp_path)
+    place, rmtree = tmp_path / cells[0].folder, sae_grid.shutil.rmtree
+
+    def dies(folder, **how):
+        if folder.exists():
+            (folder / "sae_weights.safetensors").unlink()
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(sae_grid.shutil, "rmtree", dies)
+    with pytest.raises(KeyboardInterrupt):
+        sae_grid.remove_sae(place)
+    (left,) = place.parent.iterdir()
+    assert left.name.startswith(".") and left.name.endswith(".part")  # as a half-written one
+    monkeypatch.setattr(sae_grid.shutil, "rmtree", rmtree)
+    assert not sae_grid.remove_sae(place) and not list(place.parent.iterdir())
+
+
 @pytest.mark.parametrize("change", ["data", "recipe", "code"])
 def test_an_sae_of_another_grid_is_refused_or_replaced(tmp_path, change, monkeypatch):
     cells, rows = grid()

@@ -123,3 +123,9 @@ def test_summary_is_the_single_metrics():
 def test_bad_input_is_refused(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_rows_that_vary_by_rounding_alone_have_no_unexplained_share():
+    constant = np.full((3, 2), 0.1)  # their float64 mean is not quite 0.1
+    assert np.isnan(metrics.fvu(constant, np.zeros((3, 2))))
+    assert metrics.fvu(constant + np.array([[0], [1e-9], [2e-9]]), constant + 1e-9) < 1.1

@@ -142,6 +142,24 @@ def test_a_stage_forgets_no_marker_of_an_encoder_whose_name_begins_like_its_own(
     assert other.exists() and not old.exists()
 
 
+def test_a_kill_while_a_stage_is_forgotten_leaves_no_marker_without_its_record(monkeypatch):
+    """Such a stage counted as finished, and none above it could read it."""
+    stage = tour()
+    stage.finish()
+    removed, unlink = [], type(stage.step.marker).unlink
+
+    def dies_after_the_first(path, **how):
+        if removed:
+            raise KeyboardInterrupt
+        removed.append(path)
+        unlink(path, **how)
+
+    monkeypatch.setattr(type(stage.step.marker), "unlink", dies_after_the_first)
+    with pytest.raises(KeyboardInterrupt):
+        stage.forget()
+    assert removed == [stage.step.marker] and not stage.step.marker.exists()
+
+
 def test_work_aside_forgets_no_older_result():
     tour().finish()
     aside = tour(aside=True)

@@ -22,6 +22,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
@@ -32,7 +33,7 @@ from saeutils import keys
 from saeutils.profiles import ROOT
 
 COLUMNS = ("date", "commit", "check", "target", "how", "seconds", "seed", "half_written", "files",
-           "survived")
+           "survived", "lost")
 HOWS = ("tree", "write", "parent")
 TABLE = ROOT / "benchmarks" / "reliability.csv"
 
@@ -246,45 +247,57 @@ def made_good(folder: Path, step: keys.Step | None, how: str, cores: int = 1) ->
 def stage_kill(step: keys.Step, clean: Path, home: Path, how: str, seed: int, usual: float) -> dict:
     """Kill one stage once, start it again, compare its files."""
     moment = float(np.random.default_rng(seed).uniform(0.5, max(usual, 1.0)))
-    folder = before(step, clean, home)
-    while not killed(folder, step, how, moment):  # it was faster than that
-        moment, folder = moment / 2, before(step, clean, home)
-    left = len(half_written(folder))
-    check_whole(chain_steps(), folder)
-    made_good(folder, step, how)
-    files = compare([step], folder, clean)
-    shutil.rmtree(folder)
-    return row("kill of a stage", step.label, how, moment, seed, left, files)
+    with trial("kill of a stage", step.label, how, seed) as line:
+        folder = before(step, clean, home)
+        while not killed(folder, step, how, moment):  # it was faster than that
+            moment, folder = moment / 2, before(step, clean, home)
+        line |= {"seconds": round(moment, 1), "half_written": len(half_written(folder))}
+        check_whole(chain_steps(), folder)
+        made_good(folder, step, how)
+        line["files"] = compare([step], folder, clean)
+        shutil.rmtree(folder)
+    return line
 
 
 def chain_kill(clean: Path, home: Path, how: str, seed: int, usual: float, cores: int) -> dict:
     """Kill a whole chain once, start it again, compare every file of every stage."""
     moment, hit = 2 * float(np.random.default_rng(seed).uniform(5, usual)), False
-    while not hit:
-        folder, moment = home / f"chain_{seed}", moment / 2
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
-        hit = killed(folder, None, how, moment, cores)
-    left = len(half_written(folder))
-    check_whole(chain_steps(), folder)
-    made_good(folder, None, how, cores)
-    files = compare(chain_steps(), folder, clean)
-    shutil.rmtree(folder)
-    return row("kill of a chain", "all", how, moment, seed, left, files)
+    with trial("kill of a chain", "all", how, seed) as line:
+        while not hit:
+            folder, moment = home / f"chain_{seed}", moment / 2
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            hit = killed(folder, None, how, moment, cores)
+        line |= {"seconds": round(moment, 1), "half_written": len(half_written(folder))}
+        check_whole(chain_steps(), folder)
+        made_good(folder, None, how, cores)
+        line["files"] = compare(chain_steps(), folder, clean)
+        shutil.rmtree(folder)
+    return line
 
 
-def row(check: str, target: str, how: str, seconds: float, seed: int, left: int,
-        files: int) -> dict:
-    """One line of the table: a line is only made of what was survived.
+@contextmanager
+def trial(check: str, target: str, how: str, seed: int = 0):
+    """One line of the table, which the block fills with what it measures.
 
-    SAEUTILS_COUNT names a table to which the slow tests add theirs.
+    A block that ends has survived. One that raises is a line too, with 0 and what it said, and the
+    exception goes on. The line goes to the table that SAEUTILS_COUNT names, if it names one.
     """
-    values = (date.today().isoformat(), commit(), check, target, how, round(seconds, 1), seed, left,
-              files, 1)
+    values = (date.today().isoformat(), commit(), check, target, how, 0, seed, 0, 0, 0, "")
     line = dict(zip(COLUMNS, values, strict=True))
+    try:
+        yield line
+    except Exception as error:
+        count(line | {"lost": " ".join(str(error).split())[:300] or type(error).__name__})
+        raise
+    line["survived"] = 1
+    count(line)
+
+
+def count(line: dict) -> None:
+    """Add a line to the table that SAEUTILS_COUNT names, if it names one."""
     if os.environ.get("SAEUTILS_COUNT"):
         append(Path(os.environ["SAEUTILS_COUNT"]), line)
-    return line
 
 
 @functools.cache
@@ -342,12 +355,12 @@ def main() -> int:
     parser.add_argument("--report", action="store_true", help="only write the page of the table")
     options = parser.parse_args()
     if not options.report:
+        os.environ["SAEUTILS_COUNT"] = str(options.out.resolve())
         with tempfile.TemporaryDirectory(prefix="torture-") as folder:
             home = Path(folder)
             clean = options.clean or clean_run(home / "clean", options.cores)
             check_whole(chain_steps(), clean)
             for line in trials_of(options, clean, home):
-                append(options.out, line)
                 print(*line.values(), flush=True)
             check_whole(chain_steps(), clean)  # no trial wrote into the yardstick
     from reliability import report

@@ -1,7 +1,7 @@
 """What else may befall a run: full and locked disks, rivals in one folder, other worlds.
 
 Each trial takes a clean run as the yardstick, raises AssertionError when something is lost, and
-returns its line of the table. `tests/torture.py` counts them, the slow tests run the same ones.
+returns its line of the table. `torture.trial` counts them; the slow tests run the same ones.
 """
 
 import importlib.util
@@ -62,11 +62,12 @@ def said_in_one_line(done: subprocess.CompletedProcess) -> bool:
 def full_disk(clean: Path, home: Path, step: keys.Step | None, size: str) -> dict:
     """A stage, or the chain, on a disk that fills up: said, and made good once there is room."""
     folder, steps = home / "full", [step] if step else torture.chain_steps()
-    with disk(folder, size) as is_there:
+    with disk(folder, size) as is_there, torture.trial(
+            "full disk", step.label if step else "all",
+            f"disk of {size}" if is_there else "files of 16 kB at most") as line:
         if is_there:
-            full, how = torture.finish(folder, step), f"disk of {size}"
+            full = torture.finish(folder, step)
         else:  # a limit on the length of a file does as well
-            how = "files of 16 kB at most"
             full = subprocess.run(
                 torture.command(step, 1), cwd=ROOT, env=torture.environment(folder),
                 capture_output=True, text=True, preexec_fn=lambda: resource.setrlimit(
@@ -76,15 +77,15 @@ def full_disk(clean: Path, home: Path, step: keys.Step | None, size: str) -> dic
             raise AssertionError(f"a full disk was not said:\n{told}")
         if not said_in_one_line(full):
             raise AssertionError(f"a full disk was not said in one line:\n{told}")
-        left = len(torture.half_written(folder))
+        line["half_written"] = len(torture.half_written(folder))
         torture.check_whole(torture.chain_steps(), folder)
         if is_there:
             remount(folder, "size=2g")
         again = torture.finish(folder, step)
         if again.returncode:
             raise AssertionError(f"does not run once there is room:\n{again.stderr}")
-        files = torture.compare(steps, folder, clean)
-    return torture.row("full disk", step.label if step else "all", how, 0, 0, left, files)
+        line["files"] = torture.compare(steps, folder, clean)
+    return line
 
 
 def unwritable(home: Path, step: keys.Step | None) -> dict | None:
@@ -97,67 +98,71 @@ def unwritable(home: Path, step: keys.Step | None) -> dict | None:
             return None
         else:
             folder.chmod(0o555)
-        done = subprocess.run(torture.command(step, 1), cwd=ROOT, capture_output=True, text=True,
-                              env=torture.environment(folder))
-        text = done.stdout + done.stderr
-        if not said_in_one_line(done) or not ("Read-only" in text or "Permission" in text):
-            raise AssertionError(f"an unwritable folder was not said in one line:\n{text}")
-        if list(folder.iterdir()):
-            raise AssertionError("something was written all the same")
-    return torture.row("unwritable folder", step.label if step else "all", "read-only", 0, 0, 0, 0)
+        with torture.trial("unwritable folder", step.label if step else "all", "read-only") as line:
+            done = subprocess.run(torture.command(step, 1), cwd=ROOT, capture_output=True,
+                                  text=True, env=torture.environment(folder))
+            text = done.stdout + done.stderr
+            if not said_in_one_line(done) or not ("Read-only" in text or "Permission" in text):
+                raise AssertionError(f"an unwritable folder was not said in one line:\n{text}")
+            if list(folder.iterdir()):
+                raise AssertionError("something was written all the same")
+    return line
 
 
 def two_chains(home: Path) -> dict:
     """Two chains in one folder: the second says in one line that the first is at work."""
     folder = home / "rivals"
     folder.mkdir(parents=True)
-    first = torture.start(folder)
-    try:
-        lock, end = folder / "smoke" / ".locks" / "chain.lock", time.monotonic() + 60
-        while not lock.exists() and time.monotonic() < end:
-            time.sleep(0.05)
-        time.sleep(0.5)
-        second = torture.finish(folder)
-        told = second.stdout + second.stderr
-        if not said_in_one_line(second) or "--run-name" not in told:
-            raise AssertionError(f"the second chain was not refused in one line:\n{told}")
-        if "being computed by another process" not in told or first.poll() is not None:
-            raise AssertionError(f"the first chain did not go on:\n{told}")
-    finally:
-        torture.kill(first, "tree")
-    markers = folder / "smoke" / ".done"
-    if torture.check_whole(torture.chain_steps(), folder) != len(list(markers.glob("*_*"))):
-        raise AssertionError("a marker without its stage")
-    return torture.row("two chains in one folder", "all", "at once", 0, 0, 0, 0)
+    with torture.trial("two chains in one folder", "all", "at once") as line:
+        first = torture.start(folder)
+        try:
+            lock, end = folder / "smoke" / ".locks" / "chain.lock", time.monotonic() + 60
+            while not lock.exists() and time.monotonic() < end:
+                time.sleep(0.05)
+            time.sleep(0.5)
+            second = torture.finish(folder)
+            told = second.stdout + second.stderr
+            if not said_in_one_line(second) or "--run-name" not in told:
+                raise AssertionError(f"the second chain was not refused in one line:\n{told}")
+            if "being computed by another process" not in told or first.poll() is not None:
+                raise AssertionError(f"the first chain did not go on:\n{told}")
+        finally:
+            torture.kill(first, "tree")
+        markers = folder / "smoke" / ".done"
+        if torture.check_whole(torture.chain_steps(), folder) != len(list(markers.glob("*_*"))):
+            raise AssertionError("a marker without its stage")
+    return line
 
 
 def two_runs_of_a_stage(clean: Path, home: Path, step: keys.Step) -> dict:
     """Two runs of one stage in one folder: one is refused, the other's files are whole."""
-    folder = torture.before(step, clean, home)
-    rivals = [torture.start(folder, step) for _ in range(2)]
-    statuses = sorted(rival.wait(timeout=900) for rival in rivals)
-    if statuses != [0, 1]:
-        raise AssertionError(f"two runs of {step.label} ended with {statuses}")
-    files = torture.compare([step], folder, clean)
-    return torture.row("two runs of one stage", step.label, "at once", 0, 0, 0, files)
+    with torture.trial("two runs of one stage", step.label, "at once") as line:
+        folder = torture.before(step, clean, home)
+        rivals = [torture.start(folder, step) for _ in range(2)]
+        statuses = sorted(rival.wait(timeout=900) for rival in rivals)
+        if statuses != [0, 1]:
+            raise AssertionError(f"two runs of {step.label} ended with {statuses}")
+        line["files"] = torture.compare([step], folder, clean)
+    return line
 
 
 def stopped_by_hand(home: Path, step: keys.Step | None) -> dict:
     """Ctrl-C, as the terminal sends it: one line, and no stage counts as finished."""
     folder = home / "stopped"
     folder.mkdir(parents=True)
-    process, log = torture.start(folder, step), folder / "torture.log"
-    end = time.monotonic() + 90
-    while "started" not in log.read_text() and time.monotonic() < end:
-        time.sleep(0.1)
-    time.sleep(2)
-    os.killpg(process.pid, signal.SIGINT)
-    status, text = process.wait(timeout=60), log.read_text()
-    if status != 130 or "stopped by hand" not in text or "Traceback" in text:
-        raise AssertionError(f"status {status}: {text}")
-    if torture.check_whole(torture.chain_steps(), folder):
-        raise AssertionError("a stage that was stopped counts as finished")
-    return torture.row("stopped by Ctrl-C", step.label if step else "all", "SIGINT", 0, 0, 0, 0)
+    with torture.trial("stopped by Ctrl-C", step.label if step else "all", "SIGINT") as line:
+        process, log = torture.start(folder, step), folder / "torture.log"
+        end = time.monotonic() + 90
+        while "started" not in log.read_text() and time.monotonic() < end:
+            time.sleep(0.1)
+        time.sleep(2)
+        os.killpg(process.pid, signal.SIGINT)
+        status, text = process.wait(timeout=60), log.read_text()
+        if status != 130 or "stopped by hand" not in text or "Traceback" in text:
+            raise AssertionError(f"status {status}: {text}")
+        if torture.check_whole(torture.chain_steps(), folder):
+            raise AssertionError("a stage that was stopped counts as finished")
+    return line
 
 
 def archive(folder: Path) -> Path:
@@ -173,6 +178,38 @@ def archive(folder: Path) -> Path:
     return folder
 
 
+def turkish(folder: Path) -> dict[str, str] | None:
+    """Variables that put a Turkish locale in force, built in `folder` where the system has none.
+
+    None where that is not possible: a locale that is only named changes nothing.
+    """
+    variables = {"LC_ALL": "tr_TR.UTF-8", "LANG": "tr_TR.UTF-8"}
+    if not in_force(variables) and shutil.which("localedef"):
+        folder.mkdir(parents=True, exist_ok=True)
+        subprocess.run(["localedef", "--no-archive", "-i", "tr_TR", "-f", "UTF-8",
+                        str(folder / "tr_TR.UTF-8")], capture_output=True)
+        variables["LOCPATH"] = str(folder)
+    return variables if in_force(variables) else None
+
+
+def in_force(variables: dict[str, str]) -> bool:
+    """Whether a process with these variables writes numbers and dates as they ask."""
+    code = "import locale; locale.setlocale(locale.LC_ALL, '')"
+    return subprocess.run([sys.executable, "-c", code], capture_output=True,
+                          env=dict(os.environ) | variables).returncode == 0
+
+
+def other_pythons() -> list[str]:
+    """Other versions of Python on the PATH that can import what the chain needs."""
+    code = "import numba, papermill, snakemake, torch; from saeutils import run"
+    ours, path = f"python{sys.version_info[0]}.{sys.version_info[1]}", {"PYTHONPATH": str(ROOT)}
+    found = [shutil.which(f"python3.{minor}") for minor in range(11, 20)
+             if f"python3.{minor}" != ours]
+    return [python for python in found if python and subprocess.run(
+        [python, "-c", code], capture_output=True, cwd=ROOT, env=dict(os.environ) | path,
+    ).returncode == 0]
+
+
 def version(python: str) -> str:
     """``Python 3.12.1``, in the words of the interpreter itself."""
     told = subprocess.run([python, "--version"], capture_output=True, text=True, check=True)
@@ -186,6 +223,12 @@ def other_world(clean: Path, home: Path, name: str, python: str = sys.executable
     `name` is a key of `WORLDS`, or TOGETHER: their environments and words at once. What the run
     prints must contain `says`.
     """
+    with torture.trial(check, "all", name) as line:
+        line["files"] = _other_world(clean, home, name, python, says, line)
+    return line
+
+
+def _other_world(clean, home, name, python, says, line) -> int:
     project = ROOT
     folder = home / "world"
     shutil.rmtree(folder, ignore_errors=True)
@@ -197,6 +240,10 @@ def other_world(clean: Path, home: Path, name: str, python: str = sys.executable
         project = archive(home / "a copy")
         for _, more, further in WORLDS.values():
             variables, words = variables | more, (*words, *further)
+    if "LC_ALL" in variables:
+        locale = turkish(home / "locales")
+        variables = variables | (locale or {})
+        line["how"] += "" if locale else " (without Turkish: no such locale here)"
     command = [python, *torture.command(None, cores)[1:], *words]
     done = subprocess.run(command, cwd=project, capture_output=True, text=True, timeout=3600,
                           env=torture.environment(folder, **variables)
@@ -210,7 +257,7 @@ def other_world(clean: Path, home: Path, name: str, python: str = sys.executable
     if differ or not tables:
         raise AssertionError(f"{name}: {', '.join(differ)} differ")
     shutil.rmtree(folder)
-    return torture.row(check, "all", name, 0, 0, 0, files)
+    return files
 
 
 @contextmanager
@@ -222,10 +269,15 @@ def slurm():
     elif not shutil.which("bash"):
         why = "no bash"
     else:
-        started = subprocess.run(["bash", script, "start"], capture_output=True, text=True,
-                                 timeout=120)
-        if started.returncode:
-            why = (started.stdout + started.stderr).strip().splitlines()[-1]
+        try:
+            started = subprocess.run(["bash", script, "start"], capture_output=True, text=True,
+                                     timeout=120)
+            if started.returncode:  # what it had started it has stopped itself
+                said = (started.stdout + started.stderr).strip() or "slurm.sh failed"
+                why = said.splitlines()[-1]
+        except subprocess.TimeoutExpired:
+            subprocess.run(["bash", script, "stop"], timeout=60, check=True)
+            why = "SLURM did not start within two minutes"
     try:
         yield why
     finally:
