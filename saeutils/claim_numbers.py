@@ -27,10 +27,11 @@ def claim_numbers(
     Returns
     -------
     DataFrame
-        Columns encoder, layer, sparsity, claim, contrast, value, ci_low, ci_high, n (singers),
-        n_seeds, seed_sd, null (the same number for the untrained dictionary; NaN where the contrast
-        is the difference to it), verdict. Claim 1 in shares of balanced accuracy, claim 2 in R2,
-        claim 2b as a share of codes (n: causes).
+        Columns encoder, layer, sparsity, claim, contrast, value, ci_low, ci_high, n, n_of (what n
+        counts: singers, of claim 2b base clips), n_seeds, seed_sd (of the contrast), null (the same
+        number for the untrained dictionary; NaN where the contrast is the difference to it),
+        verdict. Claim 1 in shares of balanced accuracy, claim 2 in R2, claim 2b as a share of
+        codes, averaged over causes.
     """
     rows = []
     for claim, table in (("1", information), ("2", reading)):
@@ -42,7 +43,7 @@ def claim_numbers(
                               - own.loc["learned", "value"]})
         for name, row in own[~own.index.str.endswith("_untrained")].iterrows():
             rows.append({"claim": claim, "contrast": name, "null": twin.get(name, np.nan),
-                         "verdict": _verdict(row)} | _numbers(row))
+                         "n_of": "singers", "verdict": _verdict(row)} | _numbers(row))
     if len(effects):
         part = effects[(effects["encoder"] == encoder) & (effects["metric"] == "confirmed")]
         part = part[part["sparsity"].isna() | (part["sparsity"] == sparsity)]
@@ -51,10 +52,10 @@ def claim_numbers(
         by_seed = own.groupby("seed")["value"].mean()
         rows.append({"claim": "2b", "contrast": "confirmed", "layer": own["layer"].iloc[0],
                      "sparsity": sparsity, "value": share["sae"], "null": share["random"],
-                     "n": own["factor"].nunique(), "n_seeds": len(by_seed),
+                     "n": part["n"].max(), "n_of": "base clips", "n_seeds": len(by_seed),
                      "seed_sd": by_seed.std(), "verdict": "described"})
     columns = ["layer", "sparsity", "claim", "contrast", "value", "ci_low", "ci_high", "n",
-               "n_seeds", "seed_sd", "null", "verdict"]
+               "n_of", "n_seeds", "seed_sd", "null", "verdict"]
     return pd.DataFrame(rows).reindex(columns=columns).assign(encoder=encoder)[
         ["encoder", *columns]]
 

@@ -1,6 +1,8 @@
 """Each claim's answer in one sentence, from the result tables, whichever way it falls.
 
-Source: the decision rules of `saeutils.protocol`, which were fixed before the first full run.
+Source: the decision rules of `saeutils.protocol`, which were fixed before the first full run. For
+a kept claim they know two wordings, by whether SAE and untrained dictionary are told apart. A
+third, for an untrained dictionary not shown to keep as much, was added after results were seen.
 """
 
 from __future__ import annotations

@@ -75,8 +75,9 @@ def contrast(
     Returns
     -------
     dict
-        value, ci_low, ci_high, n (singers), seed_sd, n_seeds, p_sign_flip, lower_bound, kept
-        (1.0, 0.0, or NaN without margin or with fewer than two singers).
+        value, ci_low, ci_high, n (singers), seed_sd (of the difference, see `seed_spread`),
+        n_seeds, p_sign_flip, lower_bound, kept (1.0, 0.0, or NaN without margin or with fewer than
+        two singers).
 
     Raises
     ------
@@ -86,7 +87,6 @@ def contrast(
     singers = difference_singers(new_KS, reference_KS)
     difference = _per_singer(new_KS[singers]) - _per_singer(reference_KS[singers])
     interval = t_interval(difference)
-    _, seed_sd = average_seeds(new_KS[singers].to_numpy())
     decision = non_inferiority(difference, margin if margin else 1.0)
     decided = margin is not None and decision.n >= 2
     return {
@@ -94,12 +94,36 @@ def contrast(
         "ci_low": interval.low,
         "ci_high": interval.high,
         "n": interval.n,
-        "seed_sd": seed_sd,
+        "seed_sd": seed_spread(new_KS.mean(axis=1), reference_KS.mean(axis=1)),
         "n_seeds": len(new_KS),
         "p_sign_flip": sign_flip_p(difference),
         "lower_bound": decision.lower_bound,
         "kept": float(decision.kept) if decided else np.nan,
     }
+
+
+def seed_spread(new_K: pd.Series, reference_K: pd.Series) -> float:
+    """SD over seeds of new minus reference, seed by seed; of new alone where the other has one.
+
+    Parameters
+    ----------
+    new_K, reference_K
+        One score per seed, indexed by seed. Seeds that one side lacks are left out.
+
+    Returns
+    -------
+    float
+        NaN for fewer than two seeds.
+
+    Examples
+    --------
+    >>> new = pd.Series([0.5, 0.7, 0.6])
+    >>> round(seed_spread(new, pd.Series([0.4])), 6), round(seed_spread(new, new - 0.1), 6)
+    (0.1, 0.0)
+    """
+    if len(reference_K) == 1:
+        return float(new_K.std())
+    return float((new_K - reference_K).std())
 
 
 def contrast_table(
@@ -184,7 +208,7 @@ def _rows(metric: str, codes, singers, names: list[str], values_KSA: np.ndarray)
 
 
 def readable(table: pd.DataFrame, names: list[str], floor: float = R2_FLOOR) -> np.ndarray:
-    """Attributes that some representation predicts with an inner R2 of at least ``floor``.
+    """Attributes that at least one representation predicts with an inner R2 of at least ``floor``.
 
     Decided by ridge regression cross-validated within the training singers, so neither the unseen
     singers nor the side that is compared decide it. Where none reaches the floor, the best-read

@@ -2,7 +2,7 @@
 
 The claim itself is one number per cell (`saeutils.claims`). Here stands what it is made of: the
 curves, and for every attribute whether the SAE reads it better than its rivals, with bands that
-hold for all attributes together. Shape letters: S singers, A attributes.
+hold for all attributes together. Shape letters: K seeds, S singers, A attributes.
 
 Source: estimands stand in `saeutils.protocol`; bands as in `saeutils.statistics.max_t_band`.
 """
@@ -12,7 +12,13 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from saeutils.claims import best_linear, scored_weights, singer_matrix, weighted_scores
+from saeutils.claims import (
+    best_linear,
+    scored_weights,
+    seed_spread,
+    singer_matrix,
+    weighted_scores,
+)
 from saeutils.statistics import average_seeds, max_t_band, t_interval
 
 CONTRASTS = ("against_linear", "learned")
@@ -74,8 +80,9 @@ def attribute_contrasts(
         and ICA that the training singers prefer, the same for all attributes; learned: the
         untrained dictionary), with attribute, cluster, contrast, reference, value, ci_low,
         ci_high (t interval of this row alone), band_low, band_high (max-T over sign flips of
-        singers, for all attributes of a contrast together), n (singers), seed_sd, n_seeds,
-        verdict: better, worse or undecided, by the band.
+        singers, for all attributes of a contrast together), n (singers), seed_sd (of the
+        difference, as `saeutils.claims.seed_spread`), n_seeds, verdict: better, worse or undecided,
+        by the band.
 
     Raises
     ------
@@ -89,10 +96,11 @@ def attribute_contrasts(
     kept, cluster = np.array(names)[keep], np.asarray(clusters)[keep]
     parts = []
     for contrast, reference in zip(CONTRASTS, (linear, "random"), strict=True):
-        sae, seed_sd, n_seeds = _by_attribute(part, kept, "sae", sparsity)
-        rival, _, _ = _by_attribute(part, kept, reference,
-                                    np.nan if contrast == CONTRASTS[0] else sparsity)
+        sae, sae_KA = _by_attribute(part, kept, "sae", sparsity)
+        rival, rival_KA = _by_attribute(part, kept, reference,
+                                        np.nan if contrast == CONTRASTS[0] else sparsity)
         difference_SA = sae - rival
+        seed_sd = [seed_spread(sae_KA[name], rival_KA[name]) for name in kept]
         mean, low, high = max_t_band(difference_SA)
         alone = [t_interval(column) for column in difference_SA.T]
         edge = 1e-9 * (high - low)  # a band that ends at zero but for rounding decides nothing
@@ -100,13 +108,13 @@ def attribute_contrasts(
             "attribute": kept, "cluster": cluster, "contrast": contrast, "reference": reference,
             "value": mean, "ci_low": [one.low for one in alone],
             "ci_high": [one.high for one in alone], "band_low": low, "band_high": high,
-            "n": len(difference_SA), "seed_sd": seed_sd, "n_seeds": n_seeds,
+            "n": len(difference_SA), "seed_sd": seed_sd, "n_seeds": len(sae_KA),
             "verdict": np.select([low > edge, high < -edge], ["better", "worse"], "undecided")}))
     return pd.concat(parts, ignore_index=True).assign(sparsity=sparsity, k_max=table["codes"].max())
 
 
-def _by_attribute(part, names, representation, sparsity) -> tuple[np.ndarray, np.ndarray, int]:
-    """Scores [S, A] averaged over seeds, their SD over seeds [A], and the number of seeds."""
+def _by_attribute(part, names, representation, sparsity) -> tuple[np.ndarray, pd.DataFrame]:
+    """Scores averaged over seeds, [S, A], and averaged over singers, by seed and attribute."""
     own = part[part["representation"] == representation]
     own = own[own["sparsity"].isna() if np.isnan(sparsity) else own["sparsity"] == sparsity]
     if own.empty:
@@ -114,8 +122,8 @@ def _by_attribute(part, names, representation, sparsity) -> tuple[np.ndarray, np
     wide = own.pivot(index=["seed", "singer"], columns="attribute", values="value")[list(names)]
     n_seeds = own["seed"].nunique()
     scores_KSA = wide.sort_index().to_numpy().reshape(n_seeds, -1, len(names))
-    each = [average_seeds(scores_KSA[:, :, a]) for a in range(len(names))]
-    return np.stack([mean for mean, _ in each], axis=1), np.array([sd for _, sd in each]), n_seeds
+    each = [average_seeds(scores_KSA[:, :, a])[0] for a in range(len(names))]
+    return np.stack(each, axis=1), wide.groupby(level="seed").mean()
 
 
 def verdict_counts(contrasts: pd.DataFrame) -> pd.DataFrame:

@@ -10,6 +10,7 @@ Source: Eastwood & Williams (2018) for D, C and I; the paper, section on attribu
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,6 +19,7 @@ from saeutils.lasso import lasso, standardise
 from saeutils.protocol import CLUSTER_CUT, MIN_CLIPS, MIN_SINGERS
 from saeutils.scores import jackknife_half
 
+GAP = 1e-3  # a Lasso fit that ends further than this from its best says so
 
 @dataclass(frozen=True)
 class AttributeMap:
@@ -37,6 +39,9 @@ class AttributeMap:
         ``r2`` with each unseen singer left out in turn, shape [S, A]; no row in sample.
     used
         Codes that entered the fit, bool, shape [F].
+    gap
+        Duality gap of the fit, shape [A], in units of the attributes' variance: by so much at
+        most could another map be better. A fit that stops above `GAP` warns.
     """
 
     weights: np.ndarray
@@ -46,6 +51,7 @@ class AttributeMap:
     r2_high: np.ndarray
     used: np.ndarray
     r2_without: np.ndarray
+    gap: np.ndarray
 
 
 def released_map(
@@ -66,11 +72,21 @@ def released_map(
         ``r2`` is in sample (A01) and so above zero even for noise codes.
     """
     x, y = standardise(codes_NF)[0], standardise(attributes_NA)[0]
-    weights = lasso(x, y, alpha).weights
+    weights, gap = _fit(x, y, alpha)
     nothing = np.full(y.shape[1], np.nan)
     r2 = r2_score(y, x @ weights.T)
     return AttributeMap(weights, r2, nothing, nothing, nothing, np.ones(x.shape[1], dtype=bool),
-                        np.zeros((0, y.shape[1])))
+                        np.zeros((0, y.shape[1])), gap)
+
+
+def _fit(x_NF: np.ndarray, y_NA: np.ndarray, alpha: float) -> tuple[np.ndarray, np.ndarray]:
+    """Lasso weights [A, F] and duality gaps [A]; warns of fits that did not come to their end."""
+    found = lasso(x_NF, y_NA, alpha)
+    if found.gap.size and found.gap.max() > GAP:
+        warnings.warn(f"{(found.gap > GAP).sum()} of {len(found.gap)} Lasso fits stopped at a "
+                      f"duality gap up to {found.gap.max():.1e}: their weights may not be the best",
+                      stacklevel=3)
+    return found.weights, found.gap
 
 
 def held_out_map(
@@ -113,7 +129,7 @@ def held_out_map(
     x_train, mean, scale = standardise(codes_NF[np.ix_(train, used)])
     y_train, y_mean, y_scale = standardise(y[train])
     weights = np.zeros((y.shape[1], codes_NF.shape[1]))
-    weights[:, used] = lasso(x_train, y_train, alpha).weights
+    weights[:, used], gap = _fit(x_train, y_train, alpha)
     x_test = standardise(codes_NF[np.ix_(test, used)], mean, scale)[0]
     y_test = (y[test] - y_mean) / y_scale
     prediction = x_test @ weights[:, used].T
@@ -126,6 +142,7 @@ def held_out_map(
         high,
         used,
         without,
+        gap,
     )
 
 

@@ -44,7 +44,8 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
     Parameters
     ----------
     contrasts
-        Columns contrast (retention, readability, learned), sparsity, value, ci_low, ci_high.
+        Columns contrast (retention, readability, learned), sparsity, value, ci_low, ci_high. Rows
+        retention_untrained and readability_untrained are drawn thin and hollow, without intervals.
     curves
         As for `k_curves`, without panel.
     margin
@@ -63,9 +64,17 @@ def claim_figure(contrasts: pd.DataFrame, curves: pd.DataFrame, margin: float, *
         part = part.assign(**{c: 100 * part[c] for c in ("value", "ci_low", "ci_high")})
         line(left, [ticks.index(s) for s in part["sparsity"]], part, color=color, marker=marker,
              label=name, offset=offset)
+        twin = contrasts[contrasts["contrast"] == f"{name}_untrained"].sort_values("sparsity")
+        if len(twin):
+            left.plot(np.array([ticks.index(s) for s in twin["sparsity"]]) + offset,
+                      100 * twin["value"], color=color, marker=marker, markerfacecolor="white",
+                      linestyle=(0, (1, 2)), linewidth=1.0, markersize=4.5, alpha=0.8, zorder=2.5,
+                      label=f"{name}, untrained dictionary")
     left.set_xticks(range(len(ticks)), [f"{tick:g}" for tick in ticks])
     left.set(xlabel="sparsity of the codes (%)", ylabel="difference (points of balanced accuracy)")
-    left.legend(loc="lower left")
+    left.legend(loc="lower left", fontsize=8.5)
+    low, high = left.get_ylim()
+    left.set_ylim(low - 0.3 * (high - low), high)  # room for the legend
     right.set(xlabel="number of codes used", ylabel="R² (unseen singers)")
     if len(curves):
         _curve_lines(right, curves)
@@ -275,7 +284,8 @@ def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     table
         From `saeutils.audit.forest_rows`: entry, label, end (released, corrected or both: where
         the switch was turned from), verdict, value (change as a share of the larger setting, -2 to
-        2), ci_low, ci_high; in the order of lines.
+        2), ci_low, ci_high, and where known by_construction (one setting is zero: a small cross, as
+        its place says nothing of size); in the order of lines.
     """
     order = table.drop_duplicates("entry")
     groups = order["verdict"].ne(order["verdict"].shift()).cumsum() - 1
@@ -287,6 +297,7 @@ def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
     looks = {"released": ("s", -0.16), "corrected": ("o", 0.16), "both": ("D", 0.0)}
     for row in table.itertuples():
         marker, away = looks[row.end]
+        marker = "x" if getattr(row, "by_construction", False) else marker
         color = VERDICT_COLORS.get(row.verdict, GREY)
         y = place[row.entry] + away
         low, high = (np.clip(v, -2.15, 2.15) for v in (row.ci_low, row.ci_high))
@@ -309,7 +320,10 @@ def audit_forest(table: pd.DataFrame, *, note: str | None = None) -> Figure:
                       ("both", "other switches do not matter")):
         axis.plot([], [], marker=looks[end][0], color="black", linestyle="none",
                   markerfacecolor="white" if end == "corrected" else "black", label=text)
-    _legend(figure, axis, columns=3)
+    if "by_construction" in table and table["by_construction"].any():
+        axis.plot([], [], marker="x", color="black", linestyle="none",
+                  label="one setting is zero: ±1 whatever the size")
+    _legend(figure, axis, columns=2)
     return figure
 
 

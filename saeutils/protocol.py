@@ -139,7 +139,8 @@ ENTRIES: tuple[Entry, ...] = (
           "Width and sparsity alone move the numbers in the claimed direction."),
     Entry("A25", "probe_conditioning", "probe conditioning",
           "probing", "04", "one Adam run without scaling",
-          "logistic regression to convergence, tuned",
+          "logistic regression to convergence; scale (for raw states whitening too) and penalty "
+          "chosen",
           "Accuracy measures how well the states are conditioned for one optimiser."),
     Entry("A26", "accuracy_imbalance", "unbalanced accuracy",
           "probing", "04", "plain accuracy",
@@ -167,13 +168,14 @@ ENTRIES: tuple[Entry, ...] = (
           "Groups of near-copies fill the top ten."),
     Entry("A32", "latents_over_clips", "as many latents as clips",
           "sae_metrics", "03", "2,048 latents on about 970 clips",
-          "train and held-out error by width, PCA bound",
+          "error of trained rows beside unseen singers; PCA bound by k",
           "More latents than clips can memorise the training set."),
 )
 
 BY_ID = {entry.id: entry for entry in ENTRIES}
 
-# Decision rules, fixed before the first full run (see `decision_rules`).
+# Decision rules, fixed before the first full run (see `decision_rules`). The R2 floor was worded
+# otherwise: "in both", that is in each of the two representations compared.
 MARGIN = 0.03
 PRIMARY_SPARSITY = 95
 R2_FLOOR = 0.2
@@ -286,14 +288,20 @@ def entries_table():
 
 
 def decision_rules():
-    """The rules fixed before the first full run, as a table (columns rule, value, meaning)."""
+    """The rules fixed before the first full run, as a table (columns rule, value, meaning).
+
+    The values are those of then. The meaning of the R2 floor says what `saeutils.claims.readable`
+    and `saeutils.map_cells.common_attributes` do, and how it was first worded.
+    """
     import pandas as pd
 
     rows = [
         ("margin", MARGIN, "claim 1: largest loss of balanced accuracy that counts as none"),
         ("primary sparsity", PRIMARY_SPARSITY, "percent; the one cell on which each claim rests"),
         ("layer", "validation", "balanced accuracy of the raw probe on validation singers"),
-        ("R2 floor", R2_FLOOR, "claim 2: attributes predicted so well in both are compared"),
+        ("R2 floor", R2_FLOOR, "claim 2: attributes that at least one representation predicts so "
+         "well within the training singers; corrected maps: those that raw states do. First "
+         "worded: in both that are compared"),
         ("k90 share", K90_SHARE, f"share of the common ceiling; censored at k = {K_CENSORED}"),
         ("clips per code", CLIPS_PER_CODE, "claim 2: k is at most training clips / this; too few "
          f"clips to decide where fewer than {FEWEST_K} values of k are left"),

@@ -300,7 +300,9 @@ def markdown(card: pd.DataFrame, face: str) -> str:
     lines = [f"# Report card ({face})", "",
              "Rendered from `report_card.csv`. Published: VocalSet, AST, HuBERT, WavLM and MERT; "
              f"ours: {face}; both as released. A shape is a difference between two points of a "
-             "curve, averaged over layers; in brackets, for how many layers the statement holds.",
+             "curve, averaged over layers; in brackets, for how many layers the statement holds. "
+             "It has no interval over singers: *undecided* means within two standard errors over "
+             "seeds of its border.",
              "", "| statement | published | ours | untrained dictionary | verdict |",
              "|---|---|---|---|---|"]
     for row in card[card["kind"] == "shape"].to_dict("records"):
@@ -312,6 +314,7 @@ def markdown(card: pd.DataFrame, face: str) -> str:
               "|---|" + "---|" * len(counts.columns)]
     lines += [f"| {name} | " + " | ".join(map(str, row)) + " |"
               for name, row in zip(counts.index, counts.to_numpy().tolist(), strict=True)]
+    lines += ["", _intervals(card[card["kind"] == "number"])]
     differs = card[(card["kind"] == "number") & (card["verdict"] == "differs")]
     if len(differs):
         lines += ["", "| differs | encoder | layer | what | sparsity | published | ours | "
@@ -322,6 +325,15 @@ def markdown(card: pd.DataFrame, face: str) -> str:
                      f"{row['representation']} | {sparsity} | {row['published']:.3g} | "
                      f"{row['value']:.3g} | {row['tolerance']:.2g} | {row['note']} |")
     return "\n".join(lines) + "\n"
+
+
+def _intervals(numbers: pd.DataFrame) -> str:
+    """Which quantities have an interval over singers beside our value, in a sentence."""
+    has = numbers["ci_low"].notna().groupby(numbers["quantity"], sort=False).any()
+    parts = ["; ".join(QUANTITIES.get(name, name) for name in has.index[has == known])
+             for known in (True, False)]
+    return (f"Our values with an interval over singers (`report_card.csv`): {parts[0] or 'none'}. "
+            f"Without one, with a spread over seeds alone: {parts[1] or 'none'}.")
 
 
 def _shown(value: float, share: float) -> str:

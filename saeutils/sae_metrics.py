@@ -25,8 +25,9 @@ def fvu(acts_ND: np.ndarray, recon_ND: np.ndarray) -> float:
     """Fraction of variance unexplained: 0 is perfect, 1 is no better than the mean row.
 
     ``sum((x - x_hat)^2) / sum((x - mean(x))^2)``, sums over rows and dimensions, the mean taken
-    per dimension over these rows. NaN if the rows do not vary. Source: the measure of Gao et al.
-    2024 (arXiv 2406.04093), with the variance of the rows in place of their power.
+    per dimension over these rows. NaN if the rows vary by no more than rounding. Source: the
+    measure of Gao et al. 2024 (arXiv 2406.04093), with the variance of the rows in place of their
+    power.
 
     Examples
     --------
@@ -36,7 +37,9 @@ def fvu(acts_ND: np.ndarray, recon_ND: np.ndarray) -> float:
     """
     acts_ND, recon_ND = _pair(acts_ND, recon_ND)
     total = float(np.sum((acts_ND - acts_ND.mean(axis=0)) ** 2))
-    return float(np.sum((acts_ND - recon_ND) ** 2)) / total if total > 0 else float("nan")
+    if total <= 1e-28 * float(np.sum(acts_ND**2)):
+        return float("nan")
+    return float(np.sum((acts_ND - recon_ND) ** 2)) / total
 
 
 def explained_variance(acts_ND: np.ndarray, recon_ND: np.ndarray) -> float:

@@ -32,7 +32,7 @@ class StackedSteps:
         def stack(name):
             return torch.tensor(np.stack([start[name] for start in starts]), device=device)
 
-        self.ks = torch.tensor(ks, device=device)
+        self.ks, self.most = torch.tensor(ks, device=device), max(ks)
         self.batch, self.unit_norm, self.device = batch, unit_norm, device
         self.autocast = autocast
         self.weights = [stack("W_enc_DF"), stack("b_enc_F")[:, None], stack("W_dec_FD")]
@@ -69,7 +69,7 @@ class StackedSteps:
         W_enc_SDF, b_enc_S1F, W_dec_SFD = self.weights
         with self._precision():
             pre_SBF = torch.baddbmm(b_enc_S1F, rows_SBD, W_enc_SDF).float().relu_()
-            codes_SBF = top_each(pre_SBF, self.ks)
+            codes_SBF = top_each(pre_SBF, self.ks, self.most)
             error_SBD = torch.bmm(codes_SBF, W_dec_SFD).float() - rows_SBD
             grad_SBD = error_SBD * (2 / rows_SBD[0].numel())
             dec_SFD = torch.bmm(codes_SBF.mT, grad_SBD).float()
@@ -101,17 +101,21 @@ class _One:
         return enc_DF, bias_1F[0], dec_FD, self.stack.centre_S1D[self.number, 0]
 
     def _pre(self, acts_ND):
+        """Centred rows [B, D] and pre-activations [B, F], a thousand rows at once."""
         enc_DF, bias_F, _, centre_D = self._parts()
-        rows_ND = torch.as_tensor(acts_ND, device=self.stack.device) - centre_D
-        return rows_ND, torch.addmm(bias_F, rows_ND, enc_DF)
+        for rows_BD in torch.as_tensor(acts_ND, device=self.stack.device).split(1024):
+            rows_BD = rows_BD - centre_D
+            yield rows_BD, torch.addmm(bias_F, rows_BD, enc_DF)
 
     @torch.no_grad()
     def margins(self, acts_ND):
         """By how much each latent misses being kept on its best row, [F]."""
-        pre_NF = self._pre(acts_ND)[1]
         k = int(self.stack.ks[self.number])
-        lowest_N1 = pre_NF.topk(k, dim=1).values[:, -1:].relu()
-        return (lowest_N1 - pre_NF).amin(0).cpu().numpy()
+        margins_F = torch.full_like(self._parts()[1], torch.inf)
+        for _, pre_BF in self._pre(acts_ND):
+            lowest_B1 = pre_BF.topk(k, dim=1).values[:, -1:].relu()
+            margins_F = torch.minimum(margins_F, (lowest_B1 - pre_BF).amin(0))
+        return margins_F.cpu().numpy()
 
     @torch.no_grad()
     def lift(self, amounts_F):
@@ -122,11 +126,12 @@ class _One:
     @torch.no_grad()
     def errors(self, acts_ND):
         """Squared error of each row, [N]."""
-        rows_ND, pre_NF = self._pre(acts_ND)
         k = self.stack.ks[self.number : self.number + 1]
-        codes_NF = top_each(pre_NF.relu()[None], k)[0]
-        errors_N = (codes_NF @ self._parts()[2] - rows_ND).square().sum(1)
-        return errors_N.cpu().numpy().astype(np.float64)
+        errors = []
+        for rows_BD, pre_BF in self._pre(acts_ND):
+            codes_BF = top_each(pre_BF.relu()[None], k, int(k))[0]
+            errors.append((codes_BF @ self._parts()[2] - rows_BD).square().sum(1))
+        return torch.cat(errors).cpu().numpy().astype(np.float64)
 
     def snapshot(self):
         """A copy of the weights as `SparseAutoencoder` names them."""
@@ -135,15 +140,16 @@ class _One:
                 for name, tensor in zip(names, self._parts(), strict=True)}
 
 
-def top_each(pre_SBF: torch.Tensor, ks: torch.Tensor) -> torch.Tensor:
+def top_each(pre_SBF: torch.Tensor, ks: torch.Tensor, most: int) -> torch.Tensor:
     """Keep the `ks[s]` largest of each row of slice s, the rest becomes zero.
+
+    `most` is the largest of `ks`: to ask the device for it would wait for all it still has to do.
 
     Examples
     --------
-    >>> top_each(torch.tensor([[[3.0, 1, 2]], [[3.0, 1, 2]]]), torch.tensor([1, 2])).tolist()
+    >>> top_each(torch.tensor([[[3.0, 1, 2]], [[3.0, 1, 2]]]), torch.tensor([1, 2]), 2).tolist()
     [[[3.0, 0.0, 0.0]], [[3.0, 0.0, 2.0]]]
     """
-    most = int(ks.max())
     values, places = pre_SBF.topk(most, dim=-1, sorted=True)
     rank = torch.arange(most, device=pre_SBF.device)
     values = torch.where(rank < ks[:, None, None], values, 0.0)

@@ -97,11 +97,13 @@ class DenseSteps:
     @torch.no_grad()
     def errors(self, acts_ND):
         """Squared error of each row, [N]."""
-        rows_ND = self._on_device(acts_ND) - self.centre_D
         W_enc_DF, b_enc_F, W_dec_FD = self.weights
-        codes_NF = _top(torch.addmm(b_enc_F, rows_ND, W_enc_DF).relu_(), self.k)
-        errors_N = (codes_NF @ W_dec_FD - rows_ND).square().sum(1)
-        return errors_N.cpu().numpy().astype(np.float64)
+        errors = []
+        for rows_BD in self._on_device(acts_ND).split(1024):
+            rows_BD = rows_BD - self.centre_D
+            codes_BF = _top(torch.addmm(b_enc_F, rows_BD, W_enc_DF).relu_(), self.k)
+            errors.append((codes_BF @ W_dec_FD - rows_BD).square().sum(1))
+        return torch.cat(errors).cpu().numpy().astype(np.float64)
 
     def snapshot(self):
         """A copy of the weights as `SparseAutoencoder` names them."""

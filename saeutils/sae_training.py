@@ -120,14 +120,16 @@ def train_sae(
     Returns
     -------
     sae, history
-        The SAE in units of the activations, and one dict per epoch: epoch, train_mse,
-        validation_fvu, dead_fraction (latents that did not fire in that epoch), picked.
+        The SAE in units of the activations, and one dict per epoch: epoch, train_mse (in the
+        scaled units of training, so that recipes cannot be compared by it), validation_fvu,
+        dead_fraction (latents that did not fire in that epoch), picked.
 
     Raises
     ------
     ValueError
         Before any training: NaN or infinite rows, constant columns, fewer rows than a batch, k
-        outside 1 to `latents`, an unknown backend.
+        outside 1 to `latents`, no epoch, an unknown backend. After it: if no epoch's validation
+        error is finite.
     """
     task = prepare(train_ND, validation_ND, latents, k, seed, recipe)
     steps = make_steps(task.start, k, recipe, backend, device)
@@ -157,6 +159,8 @@ def check_recipe(recipe: Recipe) -> Recipe:
         if getattr(recipe, name) not in allowed:
             raise ValueError(f"unknown {name} {getattr(recipe, name)!r} of the recipe "
                              f"{recipe.name!r}: {', '.join(allowed)}")
+    if recipe.epochs < 1:
+        raise ValueError(f"epochs = {recipe.epochs} of the recipe {recipe.name!r}: at least 1")
     return recipe
 
 
@@ -186,7 +190,10 @@ def finish(task: Task, best: dict[str, np.ndarray], history: list[dict[str, floa
     # ReLU and TopK do not change when all pre-activations are scaled: the codes take the units
     best["b_enc_F"] = (best["b_enc_F"] * task.scale).astype(np.float32)
     best["b_dec_D"] = task.centre_D
-    picked = next(row for row in reversed(history) if row["picked"])
+    picked = next((row for row in reversed(history) if row["picked"]), None)
+    if picked is None:
+        raise ValueError(f"recipe {task.recipe.name!r}: no epoch's validation error is finite; the "
+                         "rows may be too large for float32 (scale them) or the rate too high")
     info = {"protocol": task.recipe.name, "seed": int(task.seed), "scale": float(task.scale),
             "epochs": len(history), "best_epoch": picked["epoch"],
             "unused_fraction": picked["dead_fraction"], "backend": backend}
