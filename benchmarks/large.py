@@ -112,7 +112,8 @@ def text(hours: float) -> str:
         "back into memory.",
         "4. **Extraction without GPUs.** Clips are cut into shards of whole batches, and results "
         "do not depend on who computes which: `--split N` makes one encoder N jobs, which the "
-        "notebook of stage 02 gathers, and `extraction.device: cuda` asks for one GPU a job (so does `sae.device: cuda` for training).",
+        "notebook of stage 02 gathers, and `extraction.device: cuda` asks for one GPU a job; so "
+        "does `sae.device: cuda` for training.",
         f"5. **The disk for frames.** All {STATES} states of every frame do not belong on a disk: "
         "extract one layer at a time into shards, train, remove the shards. "
         "`saeutils.sae_stream` reads shards in chunks and keeps one buffer, whatever their "
