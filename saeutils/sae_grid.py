@@ -215,8 +215,9 @@ def _keys(cells, rows, latents, recipes, version) -> dict[Cell, str]:
             if not len(splits[split]):
                 raise ValueError(f"layer {layer} ({protocol}) has no {split} rows: leave the "
                                  "split out, or give it at least one")
-            total.update(split.encode())
-            total.update(np.ascontiguousarray(check_rows(splits[split], width)))
+            rows_ND = np.ascontiguousarray(check_rows(splits[split], width))
+            total.update(f"{split} {rows_ND.shape}".encode())
+            total.update(rows_ND)
         digests[protocol, layer] = total.hexdigest()
     keys = {}
     for cell in cells:

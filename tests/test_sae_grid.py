@@ -140,7 +140,7 @@ def test_a_kill_while_an_sae_is_removed_leaves_nothing_that_looks_like_one(tmp_p
     assert not sae_grid.remove_sae(place) and not list(place.parent.iterdir())
 
 
-@pytest.mark.parametrize("change", ["data", "recipe", "code"])
+@pytest.mark.parametrize("change", ["data", "shape", "recipe", "code"])
 def test_an_sae_of_another_grid_is_refused_or_replaced(tmp_path, change, monkeypatch):
     cells, rows = grid()
     cells = cells[:2]
@@ -148,6 +148,9 @@ def test_an_sae_of_another_grid_is_refused_or_replaced(tmp_path, change, monkeyp
     options = {}
     if change == "data":
         rows["released", 0]["train"][0, 0] += 1
+    elif change == "shape":  # the same numbers, cut into rows of half the width
+        rows["released", 0] = {split: acts_ND.reshape(-1, acts_ND.shape[1] // 2)
+                               for split, acts_ND in rows["released", 0].items()}
     elif change == "recipe":
         options["recipes"] = RECIPES | {"released": replace(RELEASED, epochs=3)}
     else:
