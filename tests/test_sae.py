@@ -226,14 +226,24 @@ def test_check_rows_casts_to_float32():
     assert check_rows([[1, 2]]).dtype == np.float32
 
 
-@pytest.mark.parametrize("protocol", ["released", "corrected"])
-def test_saelens_computes_the_same_codes(tmp_path, protocol):
+@pytest.mark.filterwarnings("ignore:l1")  # its sparsity is not asked here
+@pytest.mark.parametrize("kind", ["released", "corrected", "trained", "batchtopk", "matryoshka",
+                                  "jumprelu", "l1"])
+def test_saelens_computes_the_same_codes(tmp_path, kind):
     """Round trip through SAELens itself; runs where it is installed (extra environment)."""
     sae_lens = pytest.importorskip("sae_lens", reason="optional: pip install -e .[interop]")
     import torch
 
-    acts = rows(50)
-    ours = random_dictionary(acts, 12, 3, 0, protocol)
+    from saeutils.sae_training import CORRECTED, train_sae
+    from saeutils.sae_variants import VARIANTS, train_variant
+
+    acts, held = rows(64), rows(20, seed=1)
+    if kind in VARIANTS:
+        ours, _ = train_variant(acts, held, 12, 3, 0, kind, epochs=40)
+    elif kind == "trained":
+        ours, _ = train_sae(acts, held, 12, 3, 0, CORRECTED)
+    else:
+        ours = random_dictionary(acts, 12, 3, 0, kind)
     folder = save_sae(ours, tmp_path / "s")
     theirs = sae_lens.SAE.load_from_disk(str(folder), device="cpu")
     codes = theirs.encode(torch.tensor(acts)).detach().numpy()
