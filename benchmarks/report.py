@@ -94,7 +94,7 @@ def to_fvu() -> list[str]:
 def _best_peer(part: pd.DataFrame) -> str:
     """The first peer there; if none is, how long they were given and how near the best came."""
     if "time given" not in part or part["time given"].isna().all():
-        return "none ran"
+        return "not trained"
     seconds = part["time to released FVU"]
     if seconds.notna().any():
         return f"{seconds.min():.1f} s ({seconds.idxmin()})"
