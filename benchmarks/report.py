@@ -82,13 +82,21 @@ def to_fvu() -> list[str]:
                 label: f"{sparsity:g} %", "release's loop": f"{seconds[LOOP]:.1f} s",
                 "best peer": _best_peer(part.drop([LOOP, OUR_RELEASED, OUR_CORRECTED])),
                 "released recipe, ours": _times(seconds[OUR_RELEASED], seconds[LOOP], True),
-                "corrected recipe": _times(seconds[OUR_CORRECTED], seconds[LOOP], True),
+                "corrected recipe": _times(seconds[OUR_CORRECTED], seconds[LOOP], True)
+                + _how_near(part.loc[OUR_CORRECTED]),
                 "final error, released / corrected / loop":
                     " / ".join(f"{fvu[end]:.3f}" for end in ends),
                 "dead, released / corrected / loop":
                     " / ".join(f"{dead[end]:.0%}" for end in ends)})
         parts.append(table(pd.DataFrame(records).set_index(label)))
     return parts + _not_run(data)
+
+
+def _how_near(row: pd.Series) -> str:
+    """Where the error was never reached: how near to it the recipe came."""
+    above = row.get("lowest FVU over the target", float("nan"))
+    never = row["time to released FVU"] != row["time to released FVU"] and above == above
+    return f": {above:.2f} times the error" if never else ""
 
 
 def _best_peer(part: pd.DataFrame) -> str:
