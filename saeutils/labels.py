@@ -167,8 +167,7 @@ def read_attributes(path: Path, clips: pd.DataFrame) -> pd.DataFrame:
     ------
     ValueError
         No such file; as `read_cells`; no clip_id; a clip without a row or with two; a column that
-        is not numeric,
-        has gaps or infinite values, or no column at all.
+        is not numeric, has gaps or infinite values, or no column at all.
     """
     if not path.is_file():
         raise ValueError(f"no attribute table {path}: data.attributes names a CSV by clip_id")

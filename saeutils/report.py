@@ -317,8 +317,8 @@ def rerun_tolerance(seed_sd: float, n_seeds: float, floor: float) -> float:
 
 
 def claim_panels(contrasts: pd.DataFrame) -> pd.DataFrame:
-    """Contrasts of claim 1 as rows of a figure: one panel each, the untrained
-    dictionary in the panel of the SAE (column representation).
+    """Contrasts of claim 1 as rows of a figure: one panel each, the untrained dictionary in that of
+    the SAE (column representation).
 
     Parameters
     ----------
