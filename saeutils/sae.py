@@ -176,9 +176,13 @@ def keep_largest(codes_NF: np.ndarray, k: int) -> np.ndarray:
     """
     if k == codes_NF.shape[1] or not len(codes_NF):
         return codes_NF
-    kept = np.argpartition(codes_NF, -k, axis=1)[:, -k:]
-    sparse_NF = np.zeros_like(codes_NF)
-    np.put_along_axis(sparse_NF, kept, np.take_along_axis(codes_NF, kept, axis=1), axis=1)
+    cut_N1 = np.partition(codes_NF, -k, axis=1)[:, -k, None]
+    sparse_NF = np.where(codes_NF >= cut_N1, codes_NF, codes_NF.dtype.type(0))
+    # equal values at the border: of these rows as many as there is room for
+    tied = np.flatnonzero(np.count_nonzero(sparse_NF, axis=1) > k)
+    kept = np.argpartition(codes_NF[tied], -k, axis=1)[:, -k:]
+    sparse_NF[tied] = 0
+    sparse_NF[tied[:, None], kept] = codes_NF[tied[:, None], kept]
     return sparse_NF
 
 
