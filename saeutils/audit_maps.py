@@ -21,6 +21,7 @@ from saeutils.completeness import (
 )
 from saeutils.disentanglement import live_codes, r2_score, rank_normalise
 from saeutils.lasso import lasso, lasso_path, standardise
+from saeutils.machine import side_by_side
 from saeutils.protocol import R2_FLOOR, Protocol
 from saeutils.statistics import grouped_folds
 
@@ -207,16 +208,13 @@ def turn_each(
     list of dict
         One `saeutils.audit.audit_row` per entry and quantity.
     """
-    from joblib import Parallel, delayed, parallel_config
-
     entries = QUANTITIES if entries is None else entries
     known: dict = {}  # maps of raw states: the same for every seed
     if all(codes["raw"] is per_seed[0]["raw"] for codes in per_seed):
         for protocol in (base, *(base.flip(entry) for entry in entries)):
             _fitted("raw", per_seed[0]["raw"], protocol, material, known)
-    with parallel_config("loky", inner_max_num_threads=1):
-        values = Parallel(n_jobs=min(workers, len(per_seed)))(
-            delayed(_turn_one)(base, codes, material, tuple(entries), known) for codes in per_seed)
+    values = side_by_side(_turn_one, [(base, codes, material, tuple(entries), known)
+                                      for codes in per_seed], workers)
     rows = []
     for entry, quantities in entries.items():
         for name in quantities:

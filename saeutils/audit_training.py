@@ -11,6 +11,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
+from saeutils.machine import side_by_side
 from saeutils.sae import SparseAutoencoder
 from saeutils.sae_metrics import summary
 from saeutils.sae_training import Recipe, drive, finish, make_steps, prepare, train_sae, training
@@ -95,8 +96,6 @@ def turn_each(
         ``corrected-A19``; beside the two A12 ones, ``released`` and ``corrected`` of the very same
         trainings.
     """
-    from joblib import Parallel, delayed, parallel_config
-
     jobs = []
     for end, recipe in recipes.items():
         own = (rows[end], latents, k_of[end])
@@ -104,13 +103,12 @@ def turn_each(
         other = replace(recipe, **(TREATED if end == "released" else UNTREATED))
         jobs += [(_a19, end, number, *own, seed, other)
                  for number, seed in list(seeds.items())[:n_grid]]
-    if workers == 1:
-        found = [job[0](*job[1:]) for job in jobs]
-    else:
-        with parallel_config("loky", inner_max_num_threads=1):
-            found = Parallel(n_jobs=min(workers, len(jobs)))(
-                delayed(job[0])(*job[1:]) for job in jobs)
+    found = side_by_side(_turned, jobs, workers)
     return pd.DataFrame([row for part in found for row in part], columns=list(COLUMNS))
+
+
+def _turned(turn, *job) -> list[tuple]:
+    return turn(*job)
 
 
 def _a12(end, number, rows, latents, k, seed, recipe) -> list[tuple]:

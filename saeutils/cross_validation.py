@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from saeutils.claims import contrast, singer_matrix
+from saeutils.machine import side_by_side
 from saeutils.probing import tuned_probe
 from saeutils.protocol import MARGIN
 from saeutils.sae import untrained_twin
@@ -58,7 +59,8 @@ def fold_scores(
     latents, k
         Width of the dictionary and latents kept per row.
     seeds
-        One start of a dictionary each; numbered 0, 1, ... in the result.
+        One start of a dictionary and one draw of the inner folds each; numbered 0, 1, ... in the
+        result.
     penalties, inner_folds
         Of `saeutils.probing.tuned_probe`; the folds lie within the training singers.
     recipe, n_folds, seed
@@ -76,33 +78,25 @@ def fold_scores(
     ValueError
         Too few singers (`possible`).
     """
-    from joblib import Parallel, delayed, parallel_config
-
     why = possible(clips, n_folds)
     if why:
         raise ValueError(f"no cross-validation over singers: {why}")
     singers, sexes = clips["singer"].to_numpy(), clips["sex"].to_numpy()
     tests = [test for _, test in grouped_folds(singers, sexes, n_folds, seed)]
     shared = (states_ND, clips["technique"].to_numpy(), singers, sexes, latents, k, seeds,
-              penalties, recipe, inner_folds, seed)
+              penalties, recipe, inner_folds)
     jobs = [(fold, tests[fold], tests[(fold + 1) % len(tests)]) for fold in range(len(tests))]
-    if workers == 1:
-        tables = [_one_fold(*job, *shared) for job in jobs]
-    else:
-        with parallel_config("loky", inner_max_num_threads=1):
-            pool = Parallel(n_jobs=min(workers, len(jobs)))
-            tables = pool(delayed(_one_fold)(*job, *shared) for job in jobs)
+    tables = side_by_side(_one_fold, [(*job, *shared) for job in jobs], workers)
     return pd.concat(tables, ignore_index=True)
 
 
 def _one_fold(fold, test, validation, states_ND, labels, singers, sexes, latents, k, seeds,
-              penalties, recipe, inner_folds, seed) -> pd.DataFrame:
+              penalties, recipe, inner_folds) -> pd.DataFrame:
     train = np.setdiff1d(np.arange(len(labels)), np.concatenate([test, validation]))
     recipe = replace(recipe, batch=min(recipe.batch, len(train)))
     classes = np.unique(labels)
-    inner = grouped_folds(singers[train], sexes[train], inner_folds, seed)
 
-    def fitted(values_NF, whiten):
+    def fitted(values_NF, whiten, inner):
         return tuned_probe(values_NF[train], labels[train], inner, classes, whiten, penalties)
 
     def scored(probe, values_NF, representation, number):
@@ -111,14 +105,16 @@ def _one_fold(fold, test, validation, states_ND, labels, singers, sexes, latents
         return own[["singer", "value"]].assign(representation=representation, seed=number,
                                                fold=fold)
 
-    raw = fitted(states_ND, True)
-    parts = [scored(raw, states_ND, "raw", 0)]
-    for number, start in enumerate(seeds):
+    parts = []
+    for number, start in enumerate(seeds):  # a seed draws the start of the SAE and the inner folds
+        inner = grouped_folds(singers[train], sexes[train], inner_folds, start)
+        raw = fitted(states_ND, True, inner)
+        parts.append(scored(raw, states_ND, "raw", number))
         sae, _ = train_sae(states_ND[train], states_ND[validation], latents, k, start, recipe)
         parts.append(scored(raw, sae.forward(states_ND), "reconstruction", number))
         for name, one in (("sae", sae), ("random", untrained_twin(sae, states_ND[train]))):
             codes = one.encode(states_ND)
-            parts.append(scored(fitted(codes, False), codes, name, number))
+            parts.append(scored(fitted(codes, False, inner), codes, name, number))
     return pd.concat(parts, ignore_index=True)[
         ["representation", "seed", "fold", "singer", "value"]]
 

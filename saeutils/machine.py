@@ -1,11 +1,35 @@
-"""What `stage.json` says of the machine and the packages behind a result; the end of workers."""
+"""What `stage.json` says of the machine and the packages behind a result; worker processes."""
 
 from __future__ import annotations
 
 import os
 import platform
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
+
+
+def side_by_side(
+    work: Callable[..., Any], jobs: Iterable[Sequence[Any]], workers: int = 1
+) -> list[Any]:
+    """``[work(*job) for job in jobs]``, in worker processes of one thread each.
+
+    Jobs are independent and results come in the order of the jobs, so they do not depend on
+    ``workers``; with one worker nothing is started.
+
+    Examples
+    --------
+    >>> side_by_side(max, [(1, 2), (4, 3)])
+    [2, 4]
+    """
+    jobs = list(jobs)
+    if workers <= 1 or len(jobs) < 2:
+        return [work(*job) for job in jobs]
+    from joblib import Parallel, delayed, parallel_config
+
+    with parallel_config("loky", inner_max_num_threads=1):
+        pool = Parallel(n_jobs=min(workers, len(jobs)))
+        return list(pool(delayed(work)(*job) for job in jobs))
 
 
 def end_with_parent() -> None:

@@ -24,6 +24,7 @@ from saeutils.disentanglement import (
     rank_normalise,
     released_map,
 )
+from saeutils.machine import side_by_side
 from saeutils.protocol import R2_FLOOR
 from saeutils.representations import ID_COLUMNS
 from saeutils.scores import jackknife_half
@@ -244,7 +245,9 @@ def _long(
     return pd.concat([*tables, pd.DataFrame(cell, columns=list(COLUMNS))], ignore_index=True)
 
 
-def stability_cells(cells: list, states_NLD: np.ndarray, rows: np.ndarray) -> pd.DataFrame:
+def stability_cells(
+    cells: list, states_NLD: np.ndarray, rows: np.ndarray, workers: int = 1
+) -> pd.DataFrame:
     """How well codes of different seeds match, per layer, sparsity and representation.
 
     Parameters
@@ -253,6 +256,8 @@ def stability_cells(cells: list, states_NLD: np.ndarray, rows: np.ndarray) -> pd
         Representations of one protocol; those without a dictionary are passed over.
     states_NLD, rows
         States of all clips, and the clips of singers that no dictionary was trained on.
+    workers
+        Processes of one thread; the result does not depend on it.
 
     Returns
     -------
@@ -265,18 +270,18 @@ def stability_cells(cells: list, states_NLD: np.ndarray, rows: np.ndarray) -> pd
         if cell.dictionary is not None:
             key = (cell.layer, cell.sparsity, cell.representation)
             families.setdefault(key, []).append(cell)
-    tables = []
-    for (layer, _, _), family in families.items():
-        if len(family) < 2:
-            continue
-        found = stability(
-            [cell.dictionary.W_dec_FD for cell in family],
-            [cell.encode(states_NLD[rows, layer]) for cell in family],
-        )
-        tables.append(family[0].label(pd.DataFrame({
-            "split": "unseen", "metric": list(found),
-            "value": [float(np.nanmean(score)) for score in found.values()],
-            "n": [int(np.isfinite(score).sum()) for score in found.values()],
-        })))
+    jobs = [(family, states_NLD[rows, layer]) for (layer, _, _), family in families.items()
+            if len(family) > 1]
+    tables = side_by_side(_match, jobs, workers)
     columns = [*ID_COLUMNS, "split", "metric", "value", "n"]
     return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
+
+
+def _match(family: list, states_ND: np.ndarray) -> pd.DataFrame:
+    found = stability([cell.dictionary.W_dec_FD for cell in family],
+                      [cell.encode(states_ND) for cell in family])
+    return family[0].label(pd.DataFrame({
+        "split": "unseen", "metric": list(found),
+        "value": [float(np.nanmean(score)) for score in found.values()],
+        "n": [int(np.isfinite(score).sum()) for score in found.values()],
+    }))

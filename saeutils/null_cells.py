@@ -13,6 +13,7 @@ import pandas as pd
 
 from saeutils.completeness import completeness, top_attributes
 from saeutils.disentanglement import held_out_map, released_map
+from saeutils.machine import side_by_side
 from saeutils.nulls import permute_columns, shuffle_within
 from saeutils.representations import Representation
 from saeutils.sae_training import CORRECTED, train_sae
@@ -118,21 +119,14 @@ def permuted_cells(
     list of Representation
         In the order of ``like``, with representation "permuted".
     """
-    from joblib import Parallel, delayed, parallel_config
-
     recipe = replace(CORRECTED, epochs=epochs, batch=min(batch, len(train_ND)))
     rows = [permute_columns(part, seed + number)
             for number, part in enumerate((train_ND, validation_ND))]
     jobs = [(*rows, cell.dictionary.latents, cell.k,
              cell.dictionary.info.get("seed", cell.seed), recipe) for cell in like]
-    if workers == 1:
-        found = [train_sae(*job)[0] for job in jobs]
-    else:
-        with parallel_config("loky", inner_max_num_threads=1):
-            pool = Parallel(n_jobs=min(workers, len(jobs)))
-            found = [sae for sae, _ in pool(delayed(train_sae)(*job) for job in jobs)]
+    found = side_by_side(train_sae, jobs, workers)
     return [replace(cell, representation="permuted", dictionary=sae)
-            for cell, sae in zip(like, found, strict=True)]
+            for cell, (sae, _) in zip(like, found, strict=True)]
 
 
 def _mean(values: np.ndarray) -> float:

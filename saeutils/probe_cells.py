@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from saeutils.lasso import standardise
+from saeutils.machine import side_by_side
 from saeutils.probing import Probe, balanced_accuracy, fit_logistic, released_probe, tuned_probe
 from saeutils.scores import COLUMNS, auc, auc_without, jackknife_half, score_rows
 from saeutils.statistics import grouped_folds
@@ -99,20 +100,38 @@ def training_folds(
     return grouped_folds(train["singer"].to_numpy(), train["sex"].to_numpy(), n_folds, seed)
 
 
+def inner_draws(
+    clips: pd.DataFrame, n_folds: int, seeds: dict[int, int]
+) -> dict[int, list[tuple[np.ndarray, np.ndarray]]]:
+    """Inner folds (`training_folds`) drawn once for each seed number.
+
+    Two penalties or scales are often nearly as good, and then the draw of the folds, or the last
+    digit of a state, says which is chosen. So whatever has seeds takes another draw with each, raw
+    states too, and the mean over seeds does not hang on one choice.
+
+    Parameters
+    ----------
+    seeds
+        Random seed of the draw by seed number.
+    """
+    return {number: training_folds(clips, n_folds, seed) for number, seed in seeds.items()}
+
+
 def tuned_cell(
-    codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list, penalties: tuple[float, ...],
-    whiten: bool | None = None, scales: tuple[str, ...] = (),
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list | dict[int, list],
+    penalties: tuple[float, ...], whiten: bool | None = None, scales: tuple[str, ...] = (),
 ) -> pd.DataFrame:
     """The corrected probe of one cell, scored on every split (same columns as `released_cell`).
 
-    Penalty and scale are chosen on ``folds`` (`training_folds`), the scale among ``scales``, by
-    default those of `saeutils.probing.tuned_probe`; raw states may also be whitened, unless
-    ``whiten`` says otherwise. Rows with metric ``penalty``, ``whitened``, ``one_scale`` and
+    Penalty and scale are chosen on ``folds`` (`training_folds`, or those of the cell's seed out
+    of `inner_draws`), the scale among ``scales``, by default those of
+    `saeutils.probing.tuned_probe`; raw states may also be whitened, unless ``whiten`` says
+    otherwise. Rows with metric ``penalty``, ``whitened``, ``one_scale`` and
     ``inner_balanced_accuracy`` say what was chosen.
     """
     rows = split_rows(clips)
     whiten = cell.representation == "raw" if whiten is None else whiten
-    probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, whiten, scales)
+    probe = _fit_tuned(codes_NF, clips, rows, own_folds(folds, cell), penalties, whiten, scales)
     chosen = [
         ("train", "", "", metric, float(value), np.nan, np.nan, len(rows["train"]))
         for metric, value in (
@@ -127,8 +146,8 @@ def tuned_cell(
 
 
 def retention_cell(
-    raw, dictionaries: list, states_ND: np.ndarray, clips: pd.DataFrame, folds: list,
-    penalties: tuple[float, ...],
+    raw, dictionaries: list, states_ND: np.ndarray, clips: pd.DataFrame,
+    folds: list | dict[int, list], penalties: tuple[float, ...],
 ) -> pd.DataFrame:
     """The raw states' own tuned probe, applied unchanged to each SAE's reconstruction.
 
@@ -140,15 +159,22 @@ def retention_cell(
         Representations with a dictionary, of the same layer.
     states_ND
         States of that layer, all clips.
+    folds
+        As `tuned_cell`.
 
     Returns
     -------
     DataFrame
         As `tuned_cell`, labelled, with representation ``reconstruction``, and
         ``random_reconstruction`` for untrained dictionaries.
+
+    Raises
+    ------
+    ValueError
+        A dictionary of another layer.
     """
     rows = split_rows(clips)
-    probe = _fit_tuned(states_ND, clips, rows, folds, penalties, whiten=True)
+    probe = _fit_tuned(states_ND, clips, rows, own_folds(folds, raw), penalties, whiten=True)
     tables = []
     for cell in dictionaries:
         if cell.layer != raw.layer:
@@ -157,6 +183,43 @@ def retention_cell(
         name = "random_" * (cell.representation == "random") + "reconstruction"
         tables.append(replace(cell, representation=name).label(table))
     return pd.concat(tables, ignore_index=True)
+
+
+def retention_cells(
+    raw: list, dictionaries: list, states_ND: np.ndarray, clips: pd.DataFrame,
+    folds: dict[int, list], penalties: tuple[float, ...], workers: int = 1,
+) -> pd.DataFrame:
+    """`retention_cell` for each seed: its raw probe reads the dictionaries of the same seed.
+
+    Parameters
+    ----------
+    raw
+        Raw states of the layer, one representation per seed.
+    workers
+        Processes of one thread; the result does not depend on it.
+    """
+    jobs = []
+    for one in raw:
+        own = [cell for cell in dictionaries if cell.seed == one.seed]
+        if own:
+            jobs.append((one, own, states_ND, clips, folds, penalties))
+    return pd.concat(side_by_side(retention_cell, jobs, workers), ignore_index=True)
+
+
+def own_folds(folds: list | dict[int, list], cell) -> list:
+    """The inner folds of a representation: those of its seed, where seeds have their own.
+
+    Raises
+    ------
+    ValueError
+        No folds were drawn for its seed.
+    """
+    if not isinstance(folds, dict):
+        return folds
+    if cell.seed not in folds:
+        raise ValueError(f"no inner folds for seed {cell.seed}: drawn for "
+                         f"{', '.join(map(str, folds))}")
+    return folds[cell.seed]
 
 
 def exercise_mask(clips: pd.DataFrame, classes: np.ndarray, train: np.ndarray) -> np.ndarray:
@@ -264,8 +327,8 @@ def _column_means(rows: list[np.ndarray]) -> np.ndarray:
 
 
 def unlearning_cell(
-    codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list, penalties: tuple[float, ...],
-    counts: tuple[int, ...],
+    codes_NF: np.ndarray, cell, clips: pd.DataFrame, folds: list | dict[int, list],
+    penalties: tuple[float, ...], counts: tuple[int, ...],
 ) -> pd.DataFrame:
     """How many codes must be silenced until a technique is lost, and what do the others lose?
 
@@ -281,7 +344,8 @@ def unlearning_cell(
     """
     rows, labels = split_rows(clips), clips["technique"].to_numpy()
     train, test = rows["train"], rows["unseen"]
-    probe = _fit_tuned(codes_NF, clips, rows, folds, penalties, cell.representation == "raw")
+    probe = _fit_tuned(codes_NF, clips, rows, own_folds(folds, cell), penalties,
+                       cell.representation == "raw")
     plain, records = probe.logits(codes_NF[test]), []
     for name in np.unique(labels[test]):
         own, is_own = labels[train] == name, labels[test] == name

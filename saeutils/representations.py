@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from saeutils.machine import side_by_side
 from saeutils.sae import SparseAutoencoder, load_sae, untrained_twin
 
 ID_COLUMNS = ("encoder", "layer", "representation", "variant", "sparsity", "k", "seed", "protocol")
@@ -27,8 +28,8 @@ class Representation:
     Attributes
     ----------
     encoder, layer, representation, variant, sparsity, k, seed, protocol
-        Id columns of every result table. ``sparsity`` is in percent (NaN for raw), ``k`` and
-        ``seed`` are 0 for raw.
+        Id columns of every result table. ``sparsity`` is in percent (NaN for raw), ``k`` is 0 for
+        raw, and the ``seed`` of raw states is that of their probe's inner folds (else 0).
     dictionary
         None for raw states; a `LinearBasis` for PCA and ICA.
     """
@@ -82,9 +83,12 @@ def chosen_layers(wanted, encoder: str, n_layers: int) -> list[int]:
     return layers
 
 
-def raw_cells(encoder: str, layers: Iterable[int], protocol: str) -> list[Representation]:
-    """One cell of raw states per layer."""
-    return [Representation(encoder, layer, "raw", "", np.nan, 0, 0, protocol) for layer in layers]
+def raw_cells(
+    encoder: str, layers: Iterable[int], protocol: str, seeds: Iterable[int] = (0,)
+) -> list[Representation]:
+    """One cell of raw states per layer; several for what draws by seed, as inner folds are."""
+    return [Representation(encoder, layer, "raw", "", np.nan, 0, seed, protocol)
+            for layer in layers for seed in seeds]
 
 
 def sae_cells(
@@ -192,18 +196,11 @@ def run_cells(
     ValueError
         No cells.
     """
-    from joblib import Parallel, delayed, parallel_config
-
     if not cells:
         raise ValueError("no cells to compute: check the layers and sparsities of the profile")
     blocks = np.array_split(np.arange(len(cells)), min(8 * workers, len(cells)))
     jobs = [[(cells[i], states_NLD[:, cells[i].layer]) for i in block] for block in blocks]
-    if workers == 1:
-        results = [_run_block(work, job, shared) for job in jobs]
-    else:
-        with parallel_config("loky", inner_max_num_threads=1):
-            pool = Parallel(n_jobs=min(workers, len(jobs)))
-            results = pool(delayed(_run_block)(work, job, shared) for job in jobs)
+    results = side_by_side(_run_block, [(work, job, shared) for job in jobs], workers)
     return pd.concat([table for block in results for table in block], ignore_index=True)
 
 

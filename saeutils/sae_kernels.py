@@ -195,12 +195,13 @@ def train_epoch(
     m_enc_FD, root_enc_FD, m_bias_F, root_bias_F, m_dec_FD, root_dec_FD,
     idle_F, fired_F, dead_F, k_dead, aux_weight, unit_norm,
 ):
-    """One pass over rows in the given order (all of them, or a part); changes weights and moments in place.
+    """One pass over rows in the given order, all of them or a part.
 
-    Row `order_N[n]` is moved by `jitter` times (row ``plus_N[n]`` - row ``minus_N[n]``). `rate` is
-    Adam's step size, `step` the number of steps already taken, `dead_F` the latents that
-    the auxiliary loss may wake (`k_dead` per row, 0 switches it off). `fired_F` counts how often
-    each latent was kept. Returns the steps taken so far and the mean squared error of the pass.
+    Weights and moments change in place. Row `order_N[n]` is moved by `jitter` times
+    (row ``plus_N[n]`` - row ``minus_N[n]``). `rate` is Adam's step size, `step` the number of steps
+    already taken, `dead_F` the latents that the auxiliary loss may wake (`k_dead` per row, 0
+    switches it off). `fired_F` counts how often each latent was kept.
+    Returns the steps taken so far and the mean squared error.
     """
     n_rows, width = order_N.size, acts_ND.shape[1]
     latents = enc_FD.shape[0]

@@ -53,7 +53,7 @@ class DenseSteps:
             fired_F += (codes_BF > 0).sum(0)
             sums.append((error_BD * error_BD).sum())
         total = torch.stack(sums).cpu().numpy().sum(dtype=np.float64)
-        return fired_F.cpu().numpy(), float(total) / acts_ND.numel()
+        return fired_F.cpu().numpy(), float(total) / moved_ND.numel()
 
     def _step(self, rows_BD, dead_F, k_dead):
         W_enc_DF, b_enc_F, W_dec_FD = self.weights

@@ -182,6 +182,32 @@ def test_a_perfect_reconstruction_keeps_everything(clips, states, cells):
         probe_cells.retention_cell(cells[0][1], [cell], states[:, 0], clips, folds, (0.1,))
 
 
+def test_a_seed_brings_its_own_inner_folds(clips, states, cells):
+    draws = probe_cells.inner_draws(clips, 3, {0: 5, 1: 6})
+    assert any(not np.array_equal(a[1], b[1]) for a, b in zip(draws[0], draws[1], strict=True))
+    for cell in raw_cells("demo", [0], "corrected", range(2)):
+        told = probe_cells.tuned_cell(states[:, 0], cell, clips, draws, (0.1, 1.0))
+        alone = probe_cells.tuned_cell(states[:, 0], cell, clips, draws[cell.seed], (0.1, 1.0))
+        pd.testing.assert_frame_equal(told, alone)
+    late = replace(cells[0][0], seed=7)
+    with pytest.raises(ValueError, match="no inner folds for seed 7: drawn for 0, 1"):
+        probe_cells.tuned_cell(states[:, 0], late, clips, draws, (0.1,))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_every_reconstruction_is_read_by_the_raw_probe_of_its_seed(clips, states, cells, workers):
+    draws = probe_cells.inner_draws(clips, 3, {0: 5, 1: 6, 2: 7})
+    raw = raw_cells("demo", [1], "corrected", range(3))
+    table = probe_cells.retention_cells(raw, cells[0][2:], states[:, 1], clips, draws, (0.1, 1.0),
+                                        workers)
+    assert set(table["seed"]) == {0, 1}  # no dictionary has the third
+    for one in raw[:2]:
+        own = [cell for cell in cells[0][2:] if cell.seed == one.seed]
+        alone = probe_cells.retention_cell(one, own, states[:, 1], clips, draws, (0.1, 1.0))
+        part = table[table["seed"] == one.seed].reset_index(drop=True)
+        pd.testing.assert_frame_equal(part, alone.reset_index(drop=True))
+
+
 def test_sparse_probe_finds_the_one_code_that_tells(clips, cells):
     rng = np.random.default_rng(0)
     codes = rng.normal(size=(len(clips), 20))
@@ -309,6 +335,8 @@ def test_stability_table_needs_two_seeds(cells, states):
     assert set(table["metric"]) == {"decoder_cosine", "code_correlation"}
     assert set(table["representation"]) == {"sae", "random"} and len(table) == 4
     assert len(map_cells.stability_cells(cells[0][:3], states, np.arange(50))) == 0
+    pd.testing.assert_frame_equal(
+        map_cells.stability_cells(cells[0], states, np.arange(50), workers=2), table)
 
 
 # Nulls ----------------------------------------------------------------------------------------

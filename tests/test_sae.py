@@ -86,6 +86,17 @@ def test_keep_largest_keeps_the_largest(k, seed):
     assert np.array_equal(kept[kept > 0], values[kept > 0])
 
 
+@pytest.mark.parametrize("digits", [0, 1, 7])
+@pytest.mark.parametrize("k", [1, 5, 11])
+def test_keep_largest_keeps_exactly_k_whatever_is_tied(digits, k):
+    values = np.maximum(np.random.default_rng(k).standard_normal((200, 12)), 0).round(digits)
+    kept = keep_largest(values, k)
+    positive = np.count_nonzero(values, axis=1)
+    assert np.array_equal(np.count_nonzero(kept, axis=1), np.minimum(positive, k))
+    assert np.array_equal(np.sort(kept)[:, -k:], np.sort(values)[:, -k:])
+    assert np.array_equal(kept[kept > 0], values[kept > 0])
+
+
 def test_no_rows_give_no_codes():
     assert hand_made().encode(np.zeros((0, 2))).shape == (0, 3)
 

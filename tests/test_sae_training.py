@@ -116,6 +116,23 @@ def test_backends_end_within_the_spread_of_five_seeds(recipe):
         assert (np.abs(other.mean(axis=0) - sparse.mean(axis=0)) <= spread_3 / 2 + 1e-6).all()
 
 
+@pytest.mark.parametrize("make", [SparseSteps, DenseSteps])
+def test_an_epoch_in_two_parts_is_the_whole_epoch(make):
+    acts, order = rows(), np.random.default_rng(0).permutation(96)
+    plus, minus = order[::-1].copy(), np.roll(order, 7)
+    nobody, found = np.zeros(LATENTS, bool), []
+    for parts in ((slice(0, 96),), (slice(0, 32), slice(32, 96))):
+        steps = make(linear_start(WIDTH, LATENTS, 0), 4, 16, True)
+        told = [steps.epoch(acts, order[p], 1e-2, nobody, 0.3, plus[p], minus[p]) for p in parts]
+        shares = [len(order[p]) / 96 for p in parts]
+        found.append((steps.snapshot(), sum(fired for fired, _ in told),
+                      sum(share * error for share, (_, error) in zip(shares, told, strict=True))))
+    (whole, fired, error), (split, fired_split, error_split) = found
+    assert all(np.array_equal(whole[name], split[name]) for name in whole)
+    assert np.array_equal(fired, fired_split) and fired.sum() == 96 * 4
+    assert error_split == pytest.approx(error, rel=1e-6)
+
+
 def test_resting_latents_do_not_change_the_result():
     """Latents without a gradient rest after 200 steps; the dense step moves them for ever."""
     recipe = replace(RELEASED, epochs=120, batch=8)
