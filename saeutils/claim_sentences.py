@@ -111,7 +111,7 @@ def _seeds(row: pd.Series) -> str:
     sd = row.get("seed_sd", np.nan)
     if not np.isfinite(sd):
         return ""
-    return (f"; codes are the mean of {row['n_seeds']:.0f} seeds, which differ by "
+    return (f"; means over {row['n_seeds']:.0f} seeds, which differ by "
             f"{100 * sd:.1f} (SD)")
 
 

@@ -126,7 +126,7 @@ def overview(table: pd.DataFrame, sentences: pd.DataFrame, steps: Sequence[str],
     for term, here in TERMS.items():
         answers["kept"] = answers["kept"].replace(term, here.format(sparsity=sparsity))
     # three lines hold no more
-    answers["kept"] = answers["kept"].split("; codes are the mean")[0].rstrip(".") + "."
+    answers["kept"] = answers["kept"].split("; means over")[0].rstrip(".") + "."
     for verdict, said in (("as by", "no better than"), ("but not shown", "not shown to beat")):
         answers["kept"] = re.sub(
             rf" kept, {verdict}[^:]*: (.*), SAE minus untrained dictionary (\S+) points.*",

@@ -72,9 +72,28 @@ def check(run_root: Path, published: Path) -> int:
     for name, row in outside.iterrows():
         print(f"  differs: {name} is {row['now']:.4g}, published {row['then']:.4g} "
               f"± {row['tolerance']:.2g}")
+    for name, here, there in _other_verdicts(run_root / "results", published):
+        print(f"  {name} is answered otherwise: {here!r}, published {there!r}; a verdict near its "
+              "bound may turn where numbers stay within tolerance")
     print(f"{int(rows['within'].sum())} of {len(rows)} within tolerance of the published values; "
           f"figures are in {_shown(run_root / 'figures')}")
     return int(len(outside) > 0)
+
+
+def _other_verdicts(ours: Path, theirs: Path) -> list[tuple[str, str, str]]:
+    """Claims whose verdict is not the published one: name, verdict here, verdict there.
+
+    Claim 2b has no verdict, only shares.
+    """
+    import pandas as pd
+
+    if not all((folder / "claims.csv").is_file() for folder in (ours, theirs)):
+        return []
+    here, there = (pd.read_csv(folder / "claims.csv").drop_duplicates("name").set_index("name")
+                   for folder in (ours, theirs))
+    both = here[["verdict"]].join(there[["verdict"]], how="inner", rsuffix="_then").fillna("")
+    return [(row.Index, row.verdict, row.verdict_then) for row in both.itertuples()
+            if row.verdict != row.verdict_then and "%" not in row.verdict]
 
 
 def compare(now, then):

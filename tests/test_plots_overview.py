@@ -25,7 +25,7 @@ CURVES = pd.DataFrame({"representation": ["raw", "sae", "ica"], "codes": [1, 1, 
 SENTENCES = pd.DataFrame({
     "name": ["claim1", "claim2"], "sparsity": 95.0,
     "text": ["Information about technique is **not shown to be kept (retention)**: retention "
-             "-2.0 [-6.0, 2.0] points of balanced accuracy; codes are the mean of 10 seeds, which "
+             "-2.0 [-6.0, 2.0] points of balanced accuracy; means over 10 seeds, which "
              "differ by 3.4 (SD) (layer 6, 95 %, 19 singers).",
              "Read **worse** (area under R²(k) -0.081 [-0.097, -0.064]) (layer 6)."]})
 

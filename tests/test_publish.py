@@ -31,6 +31,21 @@ def test_check_counts_and_names_what_differs(tmp_path, capsys):
     assert "1 of 2 within tolerance" in printed and "differs: b is 5, published 2" in printed
 
 
+def test_check_tells_a_claim_that_is_answered_otherwise(tmp_path, capsys):
+    texts = {"run/results": ("kept", "worse than from raw states", "5% against 3% and 10%"),
+             "published": ("not shown to be kept (retention)", "worse than from raw states",
+                           "6% against 3% and 10%")}
+    for folder, verdicts in texts.items():
+        (tmp_path / folder).mkdir(parents=True)
+        table(a=(1, 0)).to_csv(tmp_path / folder / "headline.csv", index=False)
+        pd.DataFrame({"name": ["claim1", "claim2", "claim2b"], "verdict": verdicts}).to_csv(
+            tmp_path / folder / "claims.csv", index=False)
+    assert publish.check(tmp_path / "run", tmp_path / "published") == 0  # the numbers decide
+    printed = capsys.readouterr().out
+    assert "claim1 is answered otherwise: 'kept', published 'not shown to be kept" in printed
+    assert printed.count("answered otherwise") == 1
+
+
 def test_check_of_a_profile_without_published_values_ends_well(tmp_path, capsys):
     """Own audio, a rehearsal, the paper: `make reproduce` must not end in an error."""
     path = tmp_path / "mine" / "results"
