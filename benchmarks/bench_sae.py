@@ -56,6 +56,7 @@ from saeutils.sae_training import (  # noqa: E402
 COLUMNS = ["data", "contender", "version", "sparsity", "k", "batch", "metric", "value", "unit",
            "rounds", "note", "machine", "date"]
 SPARSITIES = (75, 80, 85, 90, 95, 99)
+LOOKS = 16  # an epoch: how often a training is judged
 PATIENCE = 5  # times our seconds to the error: how long a peer is given to get there
 
 
@@ -133,11 +134,12 @@ def bench_fvu(rounds: int, sparsities, data: str, epochs: int) -> list[dict]:
     """Seconds until the validation error that the released recipe ends at, and what is left then.
 
     The target comes from one whole training of the released recipe. The corrected recipe and the
-    peers are then trained until they are there, judged alike: four times an epoch, at no cost,
-    peers for `PATIENCE` times our seconds at most. The release's loop and the released recipe in
-    our steps take the same steps from the same kind of start, so their seconds are the epochs that
-    it needs times the seconds of an epoch; on the small demo rows the loop is trained out as well,
-    and its own error written. What is short is timed in turn, round after round.
+    peers are then trained until they are there, judged alike: before the first step and `LOOKS`
+    times an epoch, at no cost; peers for `PATIENCE` times our seconds at most. The release's loop
+    and the released recipe in our steps take the same steps from the same kind of start, so their
+    seconds are the epochs that it needs times the seconds of an epoch; on the small demo rows the
+    loop is trained out as well, and its own error written. What is short is timed in turn, round
+    after round.
     """
     import torch
 
@@ -192,7 +194,8 @@ def _fvu_cell(train_ND, held, test, latents, sparsity, data, epochs, rounds) -> 
             values["lowest FVU over the target"] = lowest[name.split()[-1]] / target, ""
             values |= _what_is_left(sae.forward(test), sae.encode(train_ND), test)
         keep(name, values)
-    ours = min(seconds for _, seconds in list(reached.values())[1:] if np.isfinite(seconds))
+    ours = max(1.0, min(seconds for _, seconds in list(reached.values())[1:]
+                        if np.isfinite(seconds)))
     for name in PEERS:
         try:
             values = _until(name, train_ND, held, latents, k, target, PATIENCE * ours)
@@ -235,7 +238,8 @@ def _ours_until(train_ND, held, latents, k, recipe, target) -> tuple[float, floa
     of an epoch.
 
     Everything before the first step is timed too, and so is the validation that the recipe does
-    itself after each epoch; that four times an epoch is not.
+    itself after each epoch; those for this table are not. Where the start is there already, the
+    seconds are those of making it.
     """
     spent, seen, there = 0.0, 0, False
     begin = time.perf_counter()
@@ -246,7 +250,8 @@ def _ours_until(train_ND, held, latents, k, recipe, target) -> tuple[float, floa
     spent = once = time.perf_counter() - begin
     variation = float(np.sum((task.held_ND - task.held_ND.mean(axis=0)) ** 2))
     n_batches = -(-len(train_ND) // recipe.batch)
-    ends = [recipe.batch * part[0] for part in np.array_split(np.arange(n_batches), 4)][1:]
+    ends = [recipe.batch * part[0] for part in np.array_split(np.arange(n_batches), LOOKS)][1:]
+    there = float(steps.errors(task.held_ND).sum()) / variation <= target
     try:
         while not there:
             rows_ND, order_N, rate, dead_F, jitter, *pairs = wanted
@@ -268,8 +273,8 @@ def _ours_until(train_ND, held, latents, k, recipe, target) -> tuple[float, floa
     except StopIteration:
         pass
     epochs = seen / len(train_ND)
-    return (epochs, spent, (spent - once) / epochs) if there else (
-        float("nan"), float("nan"), (spent - once) / epochs)
+    per_epoch = (spent - once) / epochs if epochs else float("nan")
+    return (epochs, spent, per_epoch) if there else (float("nan"), float("nan"), per_epoch)
 
 
 def _what_is_left(rebuilt, codes, test) -> dict:
@@ -293,8 +298,7 @@ def _until(name, train_ND, held, latents, k, target, given) -> dict:
     """Train a peer until its validation error is `target`, `given` seconds at most.
 
     It gets rows about their mean and at one scale, as such libraries advise, in whole batches (one
-    divides by the variance of a batch), and is judged four times an epoch; judging costs it
-    nothing.
+    divides by the variance of a batch), and is judged as ours is; judging costs it nothing.
     """
     import torch
 
@@ -303,10 +307,11 @@ def _until(name, train_ND, held, latents, k, target, given) -> dict:
     mean_D, scale = train_ND.mean(axis=0), train_ND.std(axis=0).mean()
     rows_ND, held = ((rows - mean_D) / scale for rows in (train_ND, held))
     peer = CONTENDERS[name][0](train_ND.shape[1], latents, k, RELEASED.batch)
-    n_batches, spent, lowest, seen = len(rows_ND) // RELEASED.batch, 0.0, float("inf"), 0
+    n_batches, spent, seen = len(rows_ND) // RELEASED.batch, 0.0, 0
+    lowest = sae_metrics.fvu(held, peer.rebuild(held))
     while spent < given and lowest > target:
         order = rng.permutation(len(rows_ND))[: n_batches * RELEASED.batch]
-        for part in np.array_split(order.reshape(n_batches, RELEASED.batch), 4):
+        for part in np.array_split(order.reshape(n_batches, RELEASED.batch), LOOKS):
             rows = rows_ND[part.ravel()]
             begin = time.perf_counter()
             peer.train(rows)
@@ -318,7 +323,8 @@ def _until(name, train_ND, held, latents, k, target, given) -> dict:
     there = lowest <= target
     return {"time to released FVU": (spent if there else float("nan"), "s"),
             "epochs to released FVU": (seen / len(rows_ND) if there else float("nan"), "epochs"),
-            "time of an epoch": (spent * len(rows_ND) / seen, "s"), "time given": (spent, "s"),
+            "time of an epoch": (spent * len(rows_ND) / max(seen, 1), "s"),
+            "time given": (spent, "s"),
             "lowest FVU over the target": (lowest / target, "")}
 
 

@@ -188,7 +188,8 @@ class Sae(Section):
     )
     n_seeds: Positive = 3
     primary_seeds: Positive = Field(3, description="seeds of the corrected recipe at the sparsity "
-                                    "that decides the claims; fewer than n_seeds count as n_seeds")
+                                    "that decides the claims, and draws of the inner folds of 04; "
+                                    "fewer than n_seeds count as n_seeds")
     layers: dict[str, tuple[Count, ...] | Literal["all"]] = Field(
         default_factory=dict, description="layers per encoder; an encoder not named gets all"
     )
