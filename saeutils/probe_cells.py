@@ -21,6 +21,7 @@ from saeutils.scores import COLUMNS, auc, auc_without, jackknife_half, score_row
 from saeutils.statistics import grouped_folds
 
 SCORED = ("validation", "test", "unseen", "crossed")
+TIE = 0.01  # of balanced accuracy: layers this close to the best one count as equally good
 
 
 def split_rows(clips: pd.DataFrame) -> dict[str, np.ndarray]:
@@ -106,8 +107,7 @@ def inner_draws(
     """Inner folds (`training_folds`) drawn once for each seed number.
 
     Two penalties or scales are often nearly as good, and then the draw of the folds, or the last
-    digit of a state, says which is chosen. So whatever has seeds takes another draw with each, raw
-    states too, and the mean over seeds does not hang on one choice.
+    digit of a state, says which is chosen. A draw per seed keeps the mean from hanging on one.
 
     Parameters
     ----------
@@ -115,6 +115,35 @@ def inner_draws(
         Random seed of the draw by seed number.
     """
     return {number: training_folds(clips, n_folds, seed) for number, seed in seeds.items()}
+
+
+def choose_layer(scores: pd.Series, tie: float = TIE) -> int:
+    """The middle one of the layers whose score is within ``tie`` of the best; of two, the upper.
+
+    The plain maximum hangs on a last digit where neighbouring layers are equally good.
+
+    Parameters
+    ----------
+    scores
+        A score per layer, indexed by layer.
+
+    Raises
+    ------
+    ValueError
+        No layer has a score.
+
+    Examples
+    --------
+    >>> choose_layer(pd.Series({3: 0.618, 4: 0.621, 5: 0.619, 6: 0.580}))
+    4
+    >>> choose_layer(pd.Series({1: 0.50, 2: 0.70}))
+    2
+    """
+    known = scores.dropna().sort_index()
+    if known.empty:
+        raise ValueError("no layer has a score: check the validation split")
+    good = known.index[known >= known.max() - tie]
+    return int(good[len(good) // 2])
 
 
 def tuned_cell(

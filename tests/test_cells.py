@@ -182,6 +182,18 @@ def test_a_perfect_reconstruction_keeps_everything(clips, states, cells):
         probe_cells.retention_cell(cells[0][1], [cell], states[:, 0], clips, folds, (0.1,))
 
 
+def test_the_layer_is_the_middle_one_of_equals():
+    scores = pd.Series({2: 0.609, 3: 0.618, 4: 0.621, 5: 0.619, 6: 0.580})
+    assert probe_cells.choose_layer(scores) == 4
+    for layer in (3, 4, 5):  # whichever of the equals is a hair ahead
+        assert probe_cells.choose_layer(scores + pd.Series({layer: 0.003}).reindex(
+            scores.index, fill_value=0)) == 4
+    assert probe_cells.choose_layer(pd.Series({0: 0.3, 1: 0.9, 2: 0.895})) == 2  # of two the upper
+    assert probe_cells.choose_layer(pd.Series({0: np.nan, 1: 0.2})) == 1
+    with pytest.raises(ValueError, match="no layer has a score"):
+        probe_cells.choose_layer(pd.Series({0: np.nan}))
+
+
 def test_a_seed_brings_its_own_inner_folds(clips, states, cells):
     draws = probe_cells.inner_draws(clips, 3, {0: 5, 1: 6})
     assert any(not np.array_equal(a[1], b[1]) for a, b in zip(draws[0], draws[1], strict=True))

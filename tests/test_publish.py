@@ -31,6 +31,22 @@ def test_check_counts_and_names_what_differs(tmp_path, capsys):
     assert "1 of 2 within tolerance" in printed and "differs: b is 5, published 2" in printed
 
 
+def test_check_compares_what_does_not_belong_to_a_layer_when_another_one_was_chosen(
+        tmp_path, capsys):
+    values = {"run/results": table(n_clips=(9, 0), primary_layer=(5, 0), sae95_fvu=(7, 0)),
+              "published": table(n_clips=(9, 0), primary_layer=(4, 0), sae95_fvu=(1, 0))}
+    for folder, values_there in values.items():
+        (tmp_path / folder).mkdir(parents=True)
+        values_there.to_csv(tmp_path / folder / "headline.csv", index=False)
+    assert publish.check(tmp_path / "run", tmp_path / "published") == 0
+    printed = capsys.readouterr().out
+    assert "another layer was chosen on the validation singers: 5, published 4" in printed
+    assert "1 of 1 within tolerance" in printed
+    table(n_clips=(8, 0), primary_layer=(5, 0), sae95_fvu=(7, 0)).to_csv(
+        tmp_path / "run/results/headline.csv", index=False)
+    assert publish.check(tmp_path / "run", tmp_path / "published") == 1
+
+
 def test_check_tells_a_claim_that_is_answered_otherwise(tmp_path, capsys):
     texts = {"run/results": ("kept", "worse than from raw states", "5% against 3% and 10%"),
              "published": ("not shown to be kept (retention)", "worse than from raw states",
