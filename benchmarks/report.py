@@ -348,7 +348,7 @@ SECTIONS = {
     "stacked.csv": stacked, "width_and_clips.csv": width_and_clips, "bfloat16.csv": bfloat16,
     "lasso.csv": lasso, "extraction.csv": extraction,
     "chain.csv": lambda: plain("chain.csv", "The demo chain", "Seconds and peak memory per stage "
-                               "of the published run."),
+                               "of a whole run."),
     "chain_runs.csv": lambda: plain("chain_runs.csv", "Cold runs of the demo chain", "From the "
                                     "first stage to the last, after the set-up, on machines of two "
                                     "cores: their seconds differ by more than the code does."),

@@ -34,13 +34,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("what", choices=["check", "all"])
     parser.add_argument("--profile", default="demo")
     parser.add_argument("--run-name", default="")
+    parser.add_argument("--keep-costs", action="store_true", help="for a run that found stages "
+                        "finished: benchmarks/chain.csv stays that of an earlier whole run")
     options = parser.parse_args(arguments)
     try:
         steps = keys.chain(options.profile, options.run_name, upto="00")
         run_root = steps[0].run_root
         if options.what == "check":
             return check(run_root, ROOT / "figures" / options.profile)
-        publish(keys.chain(options.profile, options.run_name))
+        publish(keys.chain(options.profile, options.run_name), options.keep_costs)
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -125,8 +127,14 @@ def compare(now, then):
     return rows
 
 
-def publish(steps: Sequence[keys.Step]) -> None:
+def publish(steps: Sequence[keys.Step], keep_costs: bool = False) -> None:
     """Copy a finished run's figures, headline values and cleaned notebooks to where git has them.
+
+    Parameters
+    ----------
+    keep_costs
+        Leave benchmarks/chain.csv as it is: minutes of stages that ran at different times are not
+        those of a chain.
 
     Raises
     ------
@@ -159,9 +167,12 @@ def publish(steps: Sequence[keys.Step]) -> None:
             _publish_notebook(run_root / "notebooks" / f"{name}.ipynb", step.notebook)
     stage_keys = "".join(f"{step.label},{step.key}\n" for step in steps)
     (target / "stage_keys.csv").write_text("stage,key\n" + stage_keys, encoding="utf-8")
-    costs = chain_costs(steps)
-    with atomic(ROOT / "benchmarks" / "chain.csv") as part:
-        costs.to_csv(part, index=False, lineterminator="\n")
+    if keep_costs:
+        costs = pd.read_csv(ROOT / "benchmarks" / "chain.csv")
+    else:
+        costs = chain_costs(steps)
+        with atomic(ROOT / "benchmarks" / "chain.csv") as part:
+            costs.to_csv(part, index=False, lineterminator="\n")
     whole = costs[costs["stage"] == "all"].iloc[0]
     runs = pd.read_csv(ROOT / "benchmarks" / "chain_runs.csv")
     more = {"chain_minutes": chain_minutes(runs),
@@ -209,7 +220,8 @@ def chain_costs(steps: Sequence[keys.Step]):
     found = sorted({step.label for step in steps} - set(last["ran"]))
     if found:
         raise ValueError(f"the last run found {', '.join(found)} finished: publish a run that "
-                         "computed everything, so that its minutes can be stated")
+                         "computed everything, so that its minutes can be stated, or pass "
+                         "--keep-costs")
     rows = []
     for step in steps:
         record = json.loads(step.record.read_text(encoding="utf-8"))
