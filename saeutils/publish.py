@@ -133,8 +133,7 @@ def publish(steps: Sequence[keys.Step], keep_costs: bool = False) -> None:
     Parameters
     ----------
     keep_costs
-        Leave benchmarks/chain.csv as it is: minutes of stages that ran at different times are not
-        those of a chain.
+        Leave benchmarks/chain.csv as it is: stages that ran apart have no minutes of a chain.
 
     Raises
     ------
@@ -167,12 +166,10 @@ def publish(steps: Sequence[keys.Step], keep_costs: bool = False) -> None:
             _publish_notebook(run_root / "notebooks" / f"{name}.ipynb", step.notebook)
     stage_keys = "".join(f"{step.label},{step.key}\n" for step in steps)
     (target / "stage_keys.csv").write_text("stage,key\n" + stage_keys, encoding="utf-8")
-    if keep_costs:
-        costs = pd.read_csv(ROOT / "benchmarks" / "chain.csv")
-    else:
-        costs = chain_costs(steps)
-        with atomic(ROOT / "benchmarks" / "chain.csv") as part:
-            costs.to_csv(part, index=False, lineterminator="\n")
+    place = ROOT / "benchmarks" / "chain.csv"
+    costs = pd.read_csv(place) if keep_costs else chain_costs(steps)
+    with atomic(place) as part:
+        costs.to_csv(part, index=False, lineterminator="\n")
     whole = costs[costs["stage"] == "all"].iloc[0]
     runs = pd.read_csv(ROOT / "benchmarks" / "chain_runs.csv")
     more = {"chain_minutes": chain_minutes(runs),
