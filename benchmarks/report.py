@@ -66,8 +66,8 @@ def to_fvu() -> list[str]:
              "until they are there, judged before the first step and 16 times an epoch; peers "
              "train their own TopK objective from their own start, at the release's batch and "
              "rate, on rows about their mean and at one scale, and are given five times as long "
-             "as the faster of our recipes takes. Where the released error is poor (structured "
-             "rows), a good start is there within an epoch or before the first step, whosever it "
+             "as the faster of our recipes takes, five seconds at least. Where the released error is "
+             "poor (structured rows), a good start is there within an epoch or before the first step, whosever it "
              "is, and the final error says more than the seconds: the corrected recipe's rate "
              "is set for where it ends. "
              f"{_machine(data)}\n"]
@@ -94,6 +94,14 @@ def to_fvu() -> list[str]:
                 "dead, released / corrected / loop":
                     " / ".join(f"{dead[end]:.0%}" for end in ends)})
         parts.append(table(pd.DataFrame(records).set_index(label)))
+    seconds = data[data["metric"] == "time to released FVU"]
+    for name, rows in seconds.groupby("data", sort=False):
+        wide = rows.pivot(index="sparsity", columns="contender", values="value")
+        peers = wide.drop(columns=[LOOP, OUR_RELEASED, OUR_CORRECTED]).min(axis=1)
+        ours = wide[[OUR_RELEASED, OUR_CORRECTED]].min(axis=1)
+        sooner = ", ".join(f"{s:g} %" for s in wide.index[peers < ours]) or "none"
+        parts.append(f"{name}: sparsities at which a peer is there before the faster of our "
+                     f"recipes: {sooner}.\n")
     return parts + _not_run(data)
 
 
