@@ -66,9 +66,10 @@ def to_fvu() -> list[str]:
              "until they are there, judged before the first step and 16 times an epoch; peers "
              "train their own TopK objective from their own start, at the release's batch and "
              "rate, on rows about their mean and at one scale, and are given five times as long "
-             "as the faster of our recipes takes, five seconds at least. Where the released error is "
-             "poor (structured rows), a good start is there within an epoch or before the first step, whosever it "
-             "is, and the final error says more than the seconds: the corrected recipe's rate "
+             "as the faster of our recipes takes, five seconds at least. Where the released error "
+             "is poor (structured rows), a good start is there within an epoch or before the "
+             "first step, whosever it is, and the final error says more than the seconds: the "
+             "corrected recipe's rate "
              "is set for where it ends. "
              f"{_machine(data)}\n"]
     trained = data[(data["contender"] == OUR_RELEASED) & (data["metric"] == "epochs")]
