@@ -241,13 +241,13 @@ def _ours_until(train_ND, held, latents, k, recipe, target) -> tuple[float, floa
     itself after each epoch; those for this table are not. Where the start is there already, the
     seconds are those of making it.
     """
-    spent, seen, there = 0.0, 0, False
     begin = time.perf_counter()
     task = prepare(train_ND, held, latents, k, 0, recipe)
     steps = make_steps(task.start, k, recipe, "sparse", "cpu")
     run = training(steps, task)
     wanted = next(run)
-    spent = once = time.perf_counter() - begin
+    seen, spent = 0, time.perf_counter() - begin
+    once = spent
     variation = float(np.sum((task.held_ND - task.held_ND.mean(axis=0)) ** 2))
     n_batches = -(-len(train_ND) // recipe.batch)
     ends = [recipe.batch * part[0] for part in np.array_split(np.arange(n_batches), LOOKS)][1:]
