@@ -62,7 +62,10 @@ audit: $(READY) ## known weaknesses of the locked packages, by pip-audit
 	@$(PY) tests/audit_lock.py
 
 lab: $(READY) ## open the notebooks in JupyterLab
-	@$(PY) -m jupyterlab --LabApp.news_url=None --notebook-dir=. notebooks/00_tour.ipynb
+	@mkdir -p $(VENV)/share/jupyter/lab/settings  # no question about news, nothing asked of the web
+	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' \
+	  > $(VENV)/share/jupyter/lab/settings/overrides.json
+	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb
 
 bench: $(READY) ## the benchmarks, on a quiet machine (some hours; peers: see benchmarks/README)
 	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_grid.py bench_stacked.py \

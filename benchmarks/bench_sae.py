@@ -2,6 +2,7 @@
 
     python benchmarks/bench_sae.py steps          -> benchmarks/sae_steps.csv
     python benchmarks/bench_sae.py fvu            -> benchmarks/sae_time_to_fvu.csv
+    python benchmarks/bench_sae.py time           -> benchmarks/sae_equal_time.csv
 
 All contenders of a table are timed in turn, round after round, in one process of one thread, and
 medians are written: on a shared machine ratios carry over, seconds do not. Peers are used where
@@ -32,6 +33,7 @@ import numpy as np  # noqa: E402
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE.parent))
 
+import trajectories  # noqa: E402
 from contenders import (  # noqa: E402
     CONTENDERS,
     FLOOR,
@@ -47,16 +49,12 @@ from saeutils.sae import k_of_sparsity  # noqa: E402
 from saeutils.sae_training import (  # noqa: E402
     CORRECTED,
     RELEASED,
-    make_steps,
-    prepare,
     train_sae,
-    training,
 )
 
 COLUMNS = ["data", "contender", "version", "sparsity", "k", "batch", "metric", "value", "unit",
            "rounds", "note", "machine", "date"]
 SPARSITIES = (75, 80, 85, 90, 95, 99)
-LOOKS = 16  # an epoch: how often a training is judged
 PATIENCE = 5  # times our seconds to the error: how long a peer is given to get there
 
 
@@ -89,6 +87,14 @@ def demo_rows(layer: int = 3):
     split = pd.read_parquet(run / "clips.parquet")["split"].to_numpy()
     acts = load_file(run / "demo" / "activations.safetensors")["masked"][:, layer]
     return [acts[split == name] for name in ("train", "validation", "test")]
+
+
+def rows_of(data: str) -> list[np.ndarray]:
+    """Training, validation and test rows, "demo" or "structured"."""
+    if data == "demo":
+        return demo_rows()
+    rows = structured_rows(10_000)
+    return [rows[:8000], rows[8000:9000], rows[9000:]]
 
 
 def bench_steps(rounds: int, sparsities, shapes) -> list[dict]:
@@ -144,11 +150,7 @@ def bench_fvu(rounds: int, sparsities, data: str, epochs: int) -> list[dict]:
     import torch
 
     torch.set_num_threads(1)
-    if data == "demo":
-        train, held, test = demo_rows()
-    else:
-        rows = structured_rows(10_000)
-        train, held, test = rows[:8000], rows[8000:9000], rows[9000:]
+    train, held, test = rows_of(data)
     width = train.shape[1]
     latents = 2048 if width == 768 else 4 * width
     records = []
@@ -235,46 +237,14 @@ def _timed(work) -> float:
 
 def _ours_until(train_ND, held, latents, k, recipe, target) -> tuple[float, float, float]:
     """Train a recipe until its validation error is `target`: epochs, seconds (NaN: never), seconds
-    of an epoch.
-
-    Everything before the first step is timed too, and so is the validation that the recipe does
-    itself after each epoch; those for this table are not. Where the start is there already, the
-    seconds are those of making it.
-    """
-    begin = time.perf_counter()
-    task = prepare(train_ND, held, latents, k, 0, recipe)
-    steps = make_steps(task.start, k, recipe, "sparse", "cpu")
-    run = training(steps, task)
-    wanted = next(run)
-    seen, spent = 0, time.perf_counter() - begin
-    once = spent
-    variation = float(np.sum((task.held_ND - task.held_ND.mean(axis=0)) ** 2))
-    n_batches = -(-len(train_ND) // recipe.batch)
-    ends = [recipe.batch * part[0] for part in np.array_split(np.arange(n_batches), LOOKS)][1:]
-    there = float(steps.errors(task.held_ND).sum()) / variation <= target
-    try:
-        while not there:
-            rows_ND, order_N, rate, dead_F, jitter, *pairs = wanted
-            fired_F, error = 0, 0.0
-            for part, *others in zip(*(np.split(one, ends) for one in (order_N, *pairs)),
-                                     strict=True):
-                begin = time.perf_counter()
-                fired, wrong = steps.epoch(rows_ND, part, rate, dead_F, jitter, *others)
-                spent += time.perf_counter() - begin
-                seen += len(part)
-                fired_F, error = fired_F + fired, error + wrong * len(part) / len(order_N)
-                there = float(steps.errors(task.held_ND).sum()) / variation <= target
-                if there:
-                    break
-            else:
-                begin = time.perf_counter()
-                wanted = run.send((fired_F, error))
-                spent += time.perf_counter() - begin
-    except StopIteration:
-        pass
-    epochs = seen / len(train_ND)
-    per_epoch = (spent - once) / epochs if epochs else float("nan")
-    return (epochs, spent, per_epoch) if there else (float("nan"), float("nan"), per_epoch)
+    of an epoch. Where the start is there already, the seconds are those of making it."""
+    for look in trajectories.ours(train_ND, held, latents, k, recipe):
+        if look.fvu <= target:
+            break
+    per_epoch = (look.seconds - look.once) / look.epochs if look.epochs else float("nan")
+    there = look.fvu <= target
+    return (look.epochs if there else float("nan"), look.seconds if there else float("nan"),
+            per_epoch)
 
 
 def _what_is_left(rebuilt, codes, test) -> dict:
@@ -295,37 +265,61 @@ def _trained_out(train_ND, latents, k, epochs) -> Contender:
 
 
 def _until(name, train_ND, held, latents, k, target, given) -> dict:
-    """Train a peer until its validation error is `target`, `given` seconds at most.
+    """Train a peer until its validation error is `target`, `given` seconds at most."""
+    lowest = np.inf
+    for look in trajectories.peer(name, train_ND, held, latents, k):
+        lowest = min(lowest, look.fvu)
+        if look.seconds >= given or lowest <= target:
+            break
+    there = lowest <= target
+    return {"time to released FVU": (look.seconds if there else float("nan"), "s"),
+            "epochs to released FVU": (look.epochs if there else float("nan"), "epochs"),
+            "time of an epoch": (look.seconds / look.epochs if look.epochs else float("nan"), "s"),
+            "time given": (look.seconds, "s"),
+            "lowest FVU over the target": (lowest / target, "")}
 
-    It gets rows about their mean and at one scale, as such libraries advise, in whole batches (one
-    divides by the variance of a batch), and is judged as ours is; judging costs it nothing.
+
+def bench_time(sparsities, data: str, given: float | None = None) -> list[dict]:
+    """What the release's loop and the peers reach in the time of our whole training.
+
+    And the seconds in which ours had come as far: the released error is poor on some rows, and
+    there a race to it says little about where a training ends. `given`: other seconds for them.
     """
     import torch
 
-    torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    mean_D, scale = train_ND.mean(axis=0), train_ND.std(axis=0).mean()
-    rows_ND, held = ((rows - mean_D) / scale for rows in (train_ND, held))
-    peer = CONTENDERS[name][0](train_ND.shape[1], latents, k, RELEASED.batch)
-    n_batches, spent, seen = len(rows_ND) // RELEASED.batch, 0.0, 0
-    lowest = sae_metrics.fvu(held, peer.rebuild(held))
-    while spent < given and lowest > target:
-        order = rng.permutation(len(rows_ND))[: n_batches * RELEASED.batch]
-        for part in np.array_split(order.reshape(n_batches, RELEASED.batch), LOOKS):
-            rows = rows_ND[part.ravel()]
-            begin = time.perf_counter()
-            peer.train(rows)
-            spent += time.perf_counter() - begin
-            seen += len(rows)
-            lowest = min(lowest, sae_metrics.fvu(held, peer.rebuild(held)))
-            if spent >= given or lowest <= target:
-                break
-    there = lowest <= target
-    return {"time to released FVU": (spent if there else float("nan"), "s"),
-            "epochs to released FVU": (seen / len(rows_ND) if there else float("nan"), "epochs"),
-            "time of an epoch": (spent * len(rows_ND) / max(seen, 1), "s"),
-            "time given": (spent, "s"),
-            "lowest FVU over the target": (lowest / target, "")}
+    torch.set_num_threads(1)
+    train, held, _ = rows_of(data)
+    width, records = train.shape[1], []
+    latents = 2048 if width == 768 else 4 * width
+    for sparsity in sparsities:
+        k = k_of_sparsity(sparsity, latents, "released")
+        path = list(trajectories.ours(train, held, latents, k, CORRECTED))
+        seconds = given or path[-1].seconds
+        for name in ("ours, corrected", LOOP, *PEERS):
+            note, values = "", {}
+            try:
+                lowest = min(look.fvu for look in path) if name.startswith("ours") else \
+                    _lowest_in(trajectories.peer(name, train, held, latents, k), seconds)
+            except Exception as error:  # a peer may fail in any way: it becomes a row
+                lowest, note = float("nan"), why_not(error)
+            values["lowest FVU in our time"] = lowest, ""
+            values["our time to it"] = next((look.seconds for look in path if look.fvu <= lowest),
+                                            float("nan")), "s"
+            values["time given"] = seconds, "s"
+            package = CONTENDERS.get(name, (0, "numba"))[1]
+            records += [_record(data, name, package, sparsity, k, RELEASED.batch, metric, value,
+                                unit, 1, note) for metric, (value, unit) in values.items()]
+            print(f"{data} {sparsity:g} % {name:19s}", values, note, flush=True)
+    return records
+
+
+def _lowest_in(looks, seconds: float) -> float:
+    lowest = np.inf
+    for look in looks:
+        lowest = min(lowest, look.fvu)
+        if look.seconds >= seconds:
+            return lowest
+    raise AssertionError("a peer's training has no end")
 
 
 def processor() -> str:
@@ -372,7 +366,7 @@ def update(path: Path, records: list[dict]) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=("steps", "fvu"))
+    parser.add_argument("what", choices=("steps", "fvu", "time"))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--sparsities", type=float, nargs="+", default=SPARSITIES)
     parser.add_argument("--data", nargs="+", default=["demo", "structured"])
@@ -384,6 +378,10 @@ def main() -> None:
         records = bench_steps(options.rounds, options.sparsities,
                               [shapes[name] for name in options.data])
         update(HERE / "sae_steps.csv", records)
+    elif options.what == "time":
+        for name in options.data:
+            for sparsity in options.sparsities:
+                update(HERE / "sae_equal_time.csv", bench_time([sparsity], name))
     else:
         for name in options.data:
             for sparsity in options.sparsities:

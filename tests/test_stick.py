@@ -1,6 +1,7 @@
 """The stick: what it refuses, what it lists, and an install in a namespace without network."""
 
 import hashlib
+import json
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,9 @@ def test_install_without_network(tmp_path, monkeypatch, without_network):
     answer = subprocess.run([python, "-c", "import saeutils_here, tiny; print(tiny.answer)"],
                             capture_output=True, text=True, check=True)
     assert answer.stdout == "42\n"
+    settings = target / ".venv" / "share" / "jupyter" / "lab" / "settings" / "overrides.json"
+    asked = json.loads(settings.read_text(encoding="utf-8"))
+    assert asked["@jupyterlab/apputils-extension:notification"]["fetchNews"] == "false"
     again = subprocess.run(install, capture_output=True, text=True, check=False)
     assert again.returncode == 1 and "is there already" in again.stderr
 

@@ -36,5 +36,8 @@ $pip = @("-m", "pip", "--isolated", "--disable-pip-version-check", "--quiet", "i
 Assert-Done "pip"
 & $inside @pip --no-build-isolation -e $Folder
 Assert-Done "pip"
+$settings = Join-Path $environment "share\jupyter\lab\settings"
+New-Item -ItemType Directory -Force $settings | Out-Null  # JupyterLab would ask about news, which needs a network
+'{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' | Out-File -Encoding ascii (Join-Path $settings "overrides.json")
 Write-Host "Done. Open the notebooks:"
 Write-Host "  cd $Folder; .venv\Scripts\python -m jupyterlab --notebook-dir=. notebooks\00_tour.ipynb"

@@ -38,6 +38,9 @@ say "Setting up $target/.venv with $found; some minutes, without network"
 pip() { "$target/.venv/bin/python" -m pip --isolated --disable-pip-version-check --quiet "$@"; }
 pip install --no-index --no-deps --require-hashes --find-links "$wheels" -r "$wheels/requirements.txt"
 pip install --no-index --no-deps --no-build-isolation -e "$target"
+settings=$target/.venv/share/jupyter/lab/settings
+mkdir -p "$settings"  # JupyterLab would ask about news, which needs a network
+say '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false"}}' > "$settings/overrides.json"
 touch "$target/.venv/.ready"
 say "Done. Open the notebooks:"
 say "  cd $target && .venv/bin/python -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb"
