@@ -293,6 +293,7 @@ def bench_time(sparsities, data: str, given: float | None = None) -> list[dict]:
     latents = 2048 if width == 768 else 4 * width
     for sparsity in sparsities:
         k = k_of_sparsity(sparsity, latents, "released")
+        train_sae(train[:64], held[:64], latents, k, 0, replace(CORRECTED, epochs=1))  # compiles
         path = list(trajectories.ours(train, held, latents, k, CORRECTED))
         seconds = given or path[-1].seconds
         for name in ("ours, corrected", LOOP, *PEERS):

@@ -5,25 +5,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
+from report_fvu import equal_time, to_fvu
+from report_tables import HERE, LOOP, machine, not_run, table, times
 
-HERE = Path(__file__).resolve().parent
-LOOP = "release's loop"
 OURS = "ours, sparse (numba)"
-OUR_RELEASED, OUR_CORRECTED = "ours, released", "ours, corrected"
 FLOOR = "floor of a sparse step"
 ONE_BY_ONE = "one by one (scikit-learn)"
-
-
-def table(frame: pd.DataFrame) -> str:
-    """A data frame of text as Markdown; the index is the first column."""
-    head = [frame.index.name or "", *map(str, frame.columns)]
-    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
-    lines += ["| " + " | ".join([str(index), *map(str, row)]) + " |"
-              for index, row in zip(frame.index, frame.to_numpy(), strict=True)]
-    return "\n".join(lines) + "\n"
 
 
 def steps() -> list[str]:
@@ -31,12 +19,12 @@ def steps() -> list[str]:
     data = pd.read_csv(HERE / "sae_steps.csv")
     parts = ["## SAE steps\n", f"Rows per second under training, one thread, batch "
              f"{data['batch'].iloc[0]}; in brackets, times the release's loop as the paper "
-             f"describes it. {_machine(data)}\n"]
+             f"describes it. {machine(data)}\n"]
     for shape, rows in data.groupby("data", sort=False):
         order = [name for name in dict.fromkeys(rows["contender"]) if name != FLOOR]
         speed = rows.pivot(index="contender", columns="sparsity", values="value")
         text = pd.DataFrame({
-            f"{sparsity:g} %": [_times(column[name], column[LOOP]) for name in order]
+            f"{sparsity:g} %": [times(column[name], column[LOOP]) for name in order]
             for sparsity, column in speed.items()}, index=order)
         if FLOOR in speed.index:
             text.loc[FLOOR] = [f"{value:,.0f}" for value in speed.loc[FLOOR]]
@@ -51,78 +39,7 @@ def steps() -> list[str]:
                      "weights and moments that a batch touches at the speed of a copy, whichever "
                      "is slower. It is timed in turn with the others, so that on a shared machine "
                      "a share can come out above 100 %.\n")
-    return parts + _not_run(data)
-
-
-def to_fvu() -> list[str]:
-    """Seconds to the error that the released recipe ends at."""
-    data = pd.read_csv(HERE / "sae_time_to_fvu.csv")
-    parts = ["## Time to the released recipe's error\n", "Seconds until the lowest validation "
-             "error (fraction of variance unexplained) that the released recipe reaches in "
-             "100 epochs, and what is left at the end on unseen rows. The loop's seconds are its "
-             "own seconds an epoch times the epochs of the released recipe in our steps, which "
-             "take the same steps; on the demo's rows it was trained out as well, and its own "
-             "error and dead latents stand beside. The corrected recipe and the peers are trained "
-             "until they are there, judged before the first step and 16 times an epoch; peers "
-             "train their own TopK objective from their own start, once, at the release's batch "
-             "and rate, on rows about their mean and at one scale, and are given five times as "
-             "long as the faster of our recipes takes, five seconds at least. Where the released "
-             "error is poor (structured rows), a good start is there within an epoch or before the "
-             "first step, whosever it is, and the final error says more than the seconds: the "
-             "corrected recipe's rate "
-             "is set for where it ends. "
-             f"{_machine(data)}\n"]
-    trained = data[(data["contender"] == OUR_RELEASED) & (data["metric"] == "epochs")]
-    data = data.merge(trained[["data", "sparsity", "value"]].rename(columns={"value": "trained"}),
-                      on=["data", "sparsity"])
-    for (name, epochs), rows in data.groupby(["data", "trained"], sort=False):
-        wide = rows.pivot(index=["sparsity", "contender"], columns="metric", values="value")
-        records, label = [], f"{name}, {epochs:g} epochs of the released recipe"
-        for sparsity in sorted(rows["sparsity"].unique()):
-            part = wide.loc[sparsity]
-            seconds = part["time to released FVU"]
-            fvu, dead = part["final FVU, unseen rows"], part["dead fraction"]
-            ends = [OUR_RELEASED, OUR_CORRECTED]
-            ends += [LOOP] if fvu.notna()[LOOP] else []
-            records.append({
-                label: f"{sparsity:g} %", "release's loop": f"{seconds[LOOP]:.1f} s",
-                "best peer": _best_peer(part.drop([LOOP, OUR_RELEASED, OUR_CORRECTED])),
-                "released recipe, ours": _times(seconds[OUR_RELEASED], seconds[LOOP], True),
-                "corrected recipe": _times(seconds[OUR_CORRECTED], seconds[LOOP], True)
-                + _how_near(part.loc[OUR_CORRECTED]),
-                "final error, released / corrected / loop":
-                    " / ".join(f"{fvu[end]:.3f}" for end in ends),
-                "dead, released / corrected / loop":
-                    " / ".join(f"{dead[end]:.0%}" for end in ends)})
-        parts.append(table(pd.DataFrame(records).set_index(label)))
-    seconds = data[data["metric"] == "time to released FVU"]
-    for name, rows in seconds.groupby("data", sort=False):
-        wide = rows.pivot(index="sparsity", columns="contender", values="value")
-        peers = wide.drop(columns=[LOOP, OUR_RELEASED, OUR_CORRECTED]).min(axis=1)
-        ours = wide[[OUR_RELEASED, OUR_CORRECTED]].min(axis=1)
-        sooner = ", ".join(f"{s:g} %" for s in wide.index[peers < ours]) or "none"
-        parts.append(f"{name}: sparsities at which a peer is there before the faster of our "
-                     f"recipes: {sooner}.\n")
-    return parts + _not_run(data)
-
-
-def _how_near(row: pd.Series) -> str:
-    """Where the error was never reached: how near to it the recipe came."""
-    above = row.get("lowest FVU over the target", float("nan"))
-    never = row["time to released FVU"] != row["time to released FVU"] and above == above
-    return f": {above:.2f} times the error" if never else ""
-
-
-def _best_peer(part: pd.DataFrame) -> str:
-    """The first peer there; if none is, how long they were given and how near the best came."""
-    if "time given" not in part or part["time given"].isna().all():
-        return "not trained"
-    seconds = part["time to released FVU"]
-    if seconds.notna().any():
-        return f"{seconds.min():.1f} s ({seconds.idxmin()})"
-    above = part["lowest FVU over the target"]
-    return (f"none in {part['time given'].min():.0f} s; nearest {above.idxmin()}, at "
-            f"{above.min():.2f} times the error")
+    return parts + not_run(data)
 
 
 def processors() -> list[str]:
@@ -168,12 +85,12 @@ def lasso() -> list[str]:
                             "ours is faster by": f"{row['time'] / rows.loc['ours', 'time']:.1f}",
                             "gap of the objective": f"{row['gap']:.0e}"})
     parts = ["## Attribute maps\n", "88 attributes on 2,048 codes of 400 clips, penalty 0.1, one "
-             f"thread. {_machine(data)}\n", table(pd.DataFrame(records).set_index("contender"))]
+             f"thread. {machine(data)}\n", table(pd.DataFrame(records).set_index("contender"))]
     if said:
         parts.append("Choosing the penalty (ten penalties in five folds of singers, each fit from "
                      "the weights of the last, and a map of all clips at the best) took "
                      f"{'; '.join(said)}.\n")
-    return [*parts, *_not_run(data)]
+    return [*parts, *not_run(data)]
 
 
 def grid() -> list[str]:
@@ -275,8 +192,8 @@ def extraction() -> list[str]:
     return ["## Extraction\n", "Ours against the plain forward pass of the same model on equal "
             "batches: the shipped demo encoder, and the paper's four in their true sizes with "
             "random weights. How many times the plain pass is the median over rounds of each "
-            f"round's ratio, which can differ from the ratio of the median times. {_machine(data)}"
-            "\n", table(text), *_not_run(data[data["note"].str.startswith("not run", na=False)])]
+            f"round's ratio, which can differ from the ratio of the median times. {machine(data)}"
+            "\n", table(text), *not_run(data[data["note"].str.startswith("not run", na=False)])]
 
 
 def on_a_gpu() -> list[str]:
@@ -294,27 +211,6 @@ def plain(name: str, title: str, text: str) -> list[str]:
     """A small CSV as it is."""
     frame = pd.read_csv(HERE / name)
     return [f"## {title}\n", text + "\n", table(frame.set_index(frame.columns[0]).astype(str))]
-
-
-def _times(value: float, loop: float, seconds: bool = False) -> str:
-    if value != value:
-        return "never reached" if seconds else "not run"
-    if seconds:
-        return f"{value:.1f} s ({loop / value:.1f}x)"
-    return f"{value:,.0f} ({value / loop:.1f}x)"
-
-
-def _machine(data: pd.DataFrame) -> str:
-    """Machines, dates and rounds: parts of a table may have been measured on other days."""
-    dates, rounds = sorted(data["date"].unique()), sorted(data["rounds"].unique())
-    return (f"{' and '.join(data['machine'].unique())}, "
-            f"{' to '.join(sorted({dates[0], dates[-1]}))}, "
-            f"medians of {' or '.join(f'{n:g}' for n in rounds)} rounds in turn.")
-
-
-def _not_run(data: pd.DataFrame) -> list[str]:
-    failed = data.dropna(subset="note").drop_duplicates(["contender", "note"])
-    return ["".join(f"- {row.contender}: {row.note}\n" for row in failed.itertuples())]
 
 
 def figure() -> None:
@@ -353,7 +249,8 @@ def figure() -> None:
 
 
 SECTIONS = {
-    "sae_steps.csv": steps, "sae_time_to_fvu.csv": to_fvu, "sae_grid.csv": grid,
+    "sae_steps.csv": steps, "sae_time_to_fvu.csv": to_fvu,
+    "sae_equal_time.csv": equal_time, "sae_grid.csv": grid,
     "stacked.csv": stacked, "width_and_clips.csv": width_and_clips, "bfloat16.csv": bfloat16,
     "lasso.csv": lasso, "extraction.csv": extraction,
     "chain.csv": lambda: plain("chain.csv", "The demo chain", "Seconds and peak memory per stage "
