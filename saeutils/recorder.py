@@ -86,12 +86,15 @@ from the notebook's folder; own_file = "" takes a synthetic voice
     from saeutils.activations import resample
     from saeutils.datasets import read_audio
 
-    place = Path(file).expanduser()
-
     def refuse(what: str, way_out: str) -> NoVoice:
         return NoVoice(f"own_file {file!r} {what}: {way_out}; "
                        'own_file = "" takes a synthetic voice')
 
+    try:
+        place = Path(file).expanduser()
+    except RuntimeError:  # ~nosuchuser
+        raise refuse("begins with ~ and names no user of this machine", "give its whole path") \
+            from None
     if place.is_dir():
         raise refuse("is a folder", "name one sound file in it")
     if not place.is_file():

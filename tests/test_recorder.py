@@ -98,6 +98,15 @@ def test_a_wrong_sound_file_is_named_in_one_line_with_the_way_out(tmp_path, name
     assert message.endswith('own_file = "" takes a synthetic voice')
 
 
+def test_the_home_of_nobody_is_refused_in_one_line():
+    with pytest.raises(ValueError) as told:
+        own_voice("~nosuchuser/me.wav")
+    message = str(told.value)
+    assert told.value._render_traceback_() == [message] and "\n" not in message
+    assert "'~nosuchuser/me.wav' begins with ~ and names no user of this machine" in message
+    assert message.endswith('own_file = "" takes a synthetic voice')
+
+
 def test_a_right_one_is_resampled_to_one_channel(tmp_path):
     soundfile.write(tmp_path / "me.wav", np.stack([tone(1.0), tone(1.0)], axis=1), 22050)
     wave = own_voice(str(tmp_path / "me.wav"), 16_000)
