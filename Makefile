@@ -68,8 +68,8 @@ lab: $(READY) ## open the notebooks in JupyterLab
 	@$(PY) -m jupyterlab --notebook-dir=. notebooks/00_tour.ipynb
 
 bench: $(READY) ## the benchmarks, on a quiet machine (some hours; peers: see benchmarks/README)
-	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" bench_grid.py bench_stacked.py \
-	  bfloat16.py width_and_clips.py bench_lasso.py bench_extraction.py bench_scaling.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
+	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" "bench_sae.py time" \
+	  bench_grid.py bench_stacked.py bfloat16.py width_and_clips.py bench_lasso.py bench_extraction.py bench_scaling.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
 	@$(PY) -m saeutils.publish all --profile "$(PROFILE)" $(NAMED)
