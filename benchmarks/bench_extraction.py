@@ -1,6 +1,6 @@
 """What extraction costs beside the model's own forward pass, for the paper's four encoders.
 
-    python benchmarks/bench_extraction.py [--clips 4] [--rounds 3]    -> benchmarks/extraction.csv
+    python benchmarks/bench_extraction.py [--clips 4] [--rounds 5]    -> benchmarks/extraction.csv
 
 Random weights in the true architectures and sizes (12 blocks of width 768): time does not depend on
 the values. The shipped demo encoder (6 blocks of width 192) stands for small models. Clips of 5 s
@@ -120,7 +120,7 @@ def main() -> None:
     """Run all four and write the table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--clips", type=int, default=4)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--encoders", nargs="+", default=NAMES, choices=NAMES)
     options = parser.parse_args()
     rows = []
