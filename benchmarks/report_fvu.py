@@ -23,8 +23,8 @@ def to_fvu() -> list[str]:
              "long as the faster of our recipes takes, five seconds at least. Where the released "
              "error is poor (structured rows), a good start is there within an epoch or before the "
              "first step, whosever it is, and the final error says more than the seconds: the "
-             "corrected recipe's rate "
-             "is set for where it ends. "
+             "corrected recipe's rate is set for where it ends, and before its first step it "
+             "computes the rows' principal axes. The next section compares errors in equal time. "
              f"{machine(data)}\n"]
     trained = data[(data["contender"] == OUR_RELEASED) & (data["metric"] == "epochs")]
     data = data.merge(trained[["data", "sparsity", "value"]].rename(columns={"value": "trained"}),
