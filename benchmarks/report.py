@@ -260,10 +260,11 @@ SECTIONS = {
                                     "cores: their seconds differ by more than the code does."),
     "processors.csv": processors,
     "scaling.csv": lambda: plain("scaling.csv", "Cost that grows with the data", "Time and peak "
-                                 "memory against clips, frames and streamed rows. The rows of "
-                                 "2026-11-27 for clips were taken beside other work, so the "
-                                 "exponents of stages that add few seconds (03, 04, and with "
-                                 "them all) are not clean; they are to be measured again."),
+                                 "memory against clips, frames and streamed rows. The exponent is "
+                                 "that of the last two doublings, with what a stage costs before "
+                                 "its first clip left out: 1 is linear. Stages to which a doubling "
+                                 "adds a few seconds (05, 07) are not pinned down by it; the chain "
+                                 "as a whole is."),
 }
 
 
