@@ -179,22 +179,29 @@ def floor_speed(width: int, latents: int, k: int, batch: int) -> float:
     """Rows per second that arithmetic and memory of this machine allow a sparse step, measured now.
 
     Arithmetic: the dense encoder product and four sparse ones, at the speed of a float32 matrix
-    product of these sizes. Memory: the encoder once, and weights and two Adam moments of each
-    latent that fires in the batch, read and written, at the speed of a copy. The slower of both.
+    product of these sizes, the few rows as its rows or as its columns, whichever is faster.
+    Memory: the encoder once, and weights and two Adam moments of each latent that fires in the
+    batch, read and written, at the speed of a copy as large as all of these, so that what fits a
+    cache is copied there. The slower of both.
     """
     rows, weights = np.ones((batch, width), np.float32), np.ones((width, latents), np.float32)
-    rows @ weights
-    begin = time.perf_counter()
-    for _ in range(20):
-        rows @ weights
-    flops = 20 * 2 * batch * width * latents / (time.perf_counter() - begin)
-    source = np.ones(30_000_000, np.float32)
+    turned, columns = np.ascontiguousarray(weights.T), np.ascontiguousarray(rows.T)
+    seconds = min(_fastest(lambda: rows @ weights), _fastest(lambda: turned @ columns))
+    flops = 2 * batch * width * latents / seconds
+    source = np.ones(6 * width * latents // 2, np.float32)  # read and written: all of it
     target = np.empty_like(source)
-    np.copyto(target, source)
-    begin = time.perf_counter()
-    np.copyto(target, source)
-    rate = 2 * source.nbytes / (time.perf_counter() - begin)
+    rate = 2 * source.nbytes / _fastest(lambda: np.copyto(target, source))
     arithmetic = (2 * batch * width * latents + 8 * batch * k * width) / flops
     firing = latents * (1 - (1 - k / latents) ** batch)
     memory = 4 * width * (latents + 12 * firing) / rate
     return batch / max(arithmetic, memory)
+
+
+def _fastest(work, times: int = 20) -> float:
+    work()
+    seconds = []
+    for _ in range(times):
+        begin = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - begin)
+    return min(seconds)

@@ -36,9 +36,8 @@ def steps() -> list[str]:
         parts.append("The floor is what arithmetic and memory of the same machine, measured in "
                      "the same rounds, allow a sparse step: one dense product for the encoder and "
                      "four sparse ones at the speed of a matrix product of these sizes, or the "
-                     "weights and moments that a batch touches at the speed of a copy, whichever "
-                     "is slower. It is timed in turn with the others, so that on a shared machine "
-                     "a share can come out above 100 %.\n")
+                     "weights and moments that a batch touches at the speed of a copy of their "
+                     "size, whichever is slower. It is timed in turn with the others.\n")
     return parts + not_run(data)
 
 
