@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from contenders import CONTENDERS
+from contenders import CONTENDERS, LOOP
 
 from saeutils import sae_metrics
 from saeutils.sae_training import RELEASED, make_steps, prepare, training
@@ -76,7 +76,7 @@ def peer(name, train_ND, held_ND, latents, k) -> Iterator[Look]:
 
     torch.manual_seed(0)
     rng = np.random.default_rng(0)
-    if name != "release's loop":
+    if name != LOOP:
         mean_D, scale = train_ND.mean(axis=0), train_ND.std(axis=0).mean()
         train_ND, held_ND = ((rows - mean_D) / scale for rows in (train_ND, held_ND))
     one = CONTENDERS[name][0](train_ND.shape[1], latents, k, RELEASED.batch)
