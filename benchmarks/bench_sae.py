@@ -97,6 +97,12 @@ def rows_of(data: str) -> list[np.ndarray]:
     return [rows[:8000], rows[8000:9000], rows[9000:]]
 
 
+def latents_of(rows_ND: np.ndarray) -> int:
+    """How wide a dictionary of these rows is."""
+    width = rows_ND.shape[1]
+    return 2048 if width == 768 else 4 * width
+
+
 def bench_steps(rounds: int, sparsities, shapes) -> list[dict]:
     """Rows per second of one SAE under training: forward, backward, optimiser."""
     import torch
@@ -151,9 +157,7 @@ def bench_fvu(rounds: int, sparsities, data: str, epochs: int) -> list[dict]:
 
     torch.set_num_threads(1)
     train, held, test = rows_of(data)
-    width = train.shape[1]
-    latents = 2048 if width == 768 else 4 * width
-    records = []
+    latents, records = latents_of(train), []
     for sparsity in sparsities:
         records += _fvu_cell(train, held, test, latents, sparsity, data, epochs, rounds)
     return records
@@ -279,23 +283,22 @@ def _until(name, train_ND, held, latents, k, target, given) -> dict:
             "lowest FVU over the target": (lowest / target, "")}
 
 
-def bench_time(sparsities, data: str, given: float | None = None) -> list[dict]:
+def bench_time(sparsities, data: str) -> list[dict]:
     """What the release's loop and the peers reach in the time of our whole training.
 
     And the seconds in which ours had come as far: the released error is poor on some rows, and
-    there a race to it says little about where a training ends. `given`: other seconds for them.
+    there a race to it says little about where a training ends. All train once, one after the other.
     """
     import torch
 
     torch.set_num_threads(1)
     train, held, _ = rows_of(data)
-    width, records = train.shape[1], []
-    latents = 2048 if width == 768 else 4 * width
+    latents, records = latents_of(train), []
     for sparsity in sparsities:
         k = k_of_sparsity(sparsity, latents, "released")
         train_sae(train[:64], held[:64], latents, k, 0, replace(CORRECTED, epochs=1))  # compiles
         path = list(trajectories.ours(train, held, latents, k, CORRECTED))
-        seconds = given or path[-1].seconds
+        seconds = path[-1].seconds
         for name in ("ours, corrected", LOOP, *PEERS):
             note, values = "", {}
             try:

@@ -87,7 +87,8 @@ def equal_time() -> list[str]:
              "seconds as our whole training of the corrected recipe takes, its start included: "
              "the lowest validation error (fraction of variance unexplained) in that time, judged "
              "16 times an epoch at no cost, and in brackets how many times sooner the corrected "
-             "recipe had come as far. Peers as in the section above. "
+             "recipe had come as far. Peers as in the section above. All train once, one after the "
+             "other, so that what else a shared machine did may differ between them. "
              f"{machine(data)}\n"]
     for name, rows in data.groupby("data", sort=False):
         wide = rows.pivot(index="sparsity", columns=["contender", "metric"], values="value")

@@ -19,18 +19,10 @@ from saeutils.profiles import ROOT
 KILLS = 24  # each stage three times; twice more in test_kills_more.py
 
 
-def check(lines: list[dict], n: int) -> None:
-    """All stages were met, what they left was compared, and some kill fell into a write."""
-    assert len(lines) == n and {line["target"][:2] for line in lines} == set(keys.STAGES)
-    assert all(line["files"] for line in lines if "01" <= line["target"][:2] <= "06")
-    assert any(line["half_written"] for line in lines), "no kill fell into a write"
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(4500)
 def test_killed_stages_start_again_and_give_the_same_files(clean, tmp_path):
-    lines = list(torture.kill_stages(clean, tmp_path, KILLS, seed=1))
-    check(lines, KILLS)
+    trials.check_kills(list(torture.kill_stages(clean, tmp_path, KILLS, seed=1)), KILLS)
 
 
 def test_a_trial_that_loses_something_is_a_line_that_says_so(tmp_path, monkeypatch):

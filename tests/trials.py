@@ -216,6 +216,13 @@ def version(python: str) -> str:
     return told.stdout.strip()
 
 
+def check_kills(lines: list[dict], n: int) -> None:
+    """All stages were met, what they left was compared, and some kill fell into a write."""
+    assert len(lines) == n and {line["target"][:2] for line in lines} == set(keys.STAGES)
+    assert all(line["files"] for line in lines if "01" <= line["target"][:2] <= "06")
+    assert any(line["half_written"] for line in lines), "no kill fell into a write"
+
+
 def other_world(clean: Path, home: Path, name: str, python: str = sys.executable,
                 check: str = "equal results", says: str = "0 of ") -> dict:
     """A whole chain under other circumstances: every file equals that of the clean run.
