@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saeutils.sae import linear_start
 from saeutils.sae_sparse import SparseSteps
+from saeutils.sae_starts import linear_start
 from saeutils.sae_torch import DenseSteps
 
 RATE = 1e-3

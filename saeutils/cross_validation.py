@@ -20,7 +20,7 @@ from saeutils.claims import contrast, singer_matrix
 from saeutils.machine import side_by_side
 from saeutils.probing import tuned_probe
 from saeutils.protocol import MARGIN
-from saeutils.sae import untrained_twin
+from saeutils.sae_starts import untrained_twin
 from saeutils.sae_training import CORRECTED, Recipe, train_sae
 from saeutils.scores import score_table
 from saeutils.statistics import grouped_folds

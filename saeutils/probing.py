@@ -293,42 +293,24 @@ def _logistic_path(
 ):
     """Yield the minimiser [R + 1, C] for each penalty, from strong to weak, started warm.
 
-    Products are taken in the precision of ``x_NR``; `precision` is L-BFGS-B's ``ftol``.
+    All is computed in the precision of ``x_NR``; `precision` is relative to the objective.
     """
-    from scipy.optimize import minimize
+    from saeutils.logistic_kernels import minimise_logistic
 
-    x = _with_ones(x_NR)
-    shape = (x.shape[1], n_classes)
-    hot = np.zeros((len(x), n_classes), dtype=x.dtype)
-    hot[np.arange(len(x)), y] = 1
-    power = (x**2).mean(axis=0)
-    weights = np.zeros(shape)
+    x = np.ascontiguousarray(_with_ones(x_NR))
+    power = (x**2).mean(axis=0, dtype=np.float64)
+    weights = np.zeros((x.shape[1], n_classes))
     for penalty in penalties:
         # In these coordinates the columns hardly correlate, so the curvature along a weight is
         # about CURVATURE * power + penalty. Divided by its root, all weights curve alike, and the
         # descent takes dozens of steps in the place of hundreds. The minimiser stays what it is.
         curve = CURVATURE * power + penalty
         curve[-1] = CURVATURE
-        stretch = 1 / np.sqrt(curve)[:, None]
-
-        def objective(
-            flat: np.ndarray, penalty: float = penalty, stretch: np.ndarray = stretch
-        ) -> tuple[float, np.ndarray]:
-            w = flat.reshape(shape) * stretch
-            logits = x @ w.astype(x.dtype)
-            logits -= logits.max(axis=1, keepdims=True)
-            exponent = np.exp(logits)
-            total = exponent.sum(axis=1, keepdims=True)
-            loss = (np.log(total[:, 0]) - (hot * logits).sum(axis=1)).mean()
-            gradient = x.T @ (exponent / total - hot) / len(x)
-            gradient[:-1] += penalty * w[:-1]
-            return float(loss) + penalty / 2 * (w[:-1] ** 2).sum(), (gradient * stretch).ravel()
-
+        stretch = (1 / np.sqrt(curve)).astype(x.dtype)
+        point = (weights / stretch[:, None]).astype(x.dtype).ravel()
         goal = precision if penalty == penalties[-1] else max(precision, 1e-5)  # warm starts
-        options = {"maxiter": 2000, "ftol": goal, "gtol": 1e-6}
-        found = minimize(objective, (weights / stretch).ravel(), jac=True, method="L-BFGS-B",
-                         options=options)
-        weights = found.x.reshape(shape) * stretch
+        minimise_logistic(x, y, x.dtype.type(penalty), stretch, point, goal, 1e-6, 2000)
+        weights = point.reshape(weights.shape).astype(np.float64) * stretch[:, None]
         yield weights
 
 

@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 
 from saeutils.machine import side_by_side
-from saeutils.sae import SparseAutoencoder, load_sae, untrained_twin
+from saeutils.sae import SparseAutoencoder, load_sae, sae_folder
+from saeutils.sae_starts import untrained_twin
 
 ID_COLUMNS = ("encoder", "layer", "representation", "variant", "sparsity", "k", "seed", "protocol")
 POOLING = {"released": "released", "corrected": "masked"}
@@ -118,15 +119,15 @@ def sae_cells(
     """
     columns = ["encoder", "layer", "variant", "sparsity", "k", "seed"]
     rows = trained[(trained["protocol"] == protocol) & (trained["representation"] == "sae")]
-    rows = rows[columns].drop_duplicates().sort_values(["layer", "sparsity", "seed"])
+    rows = rows[columns].drop_duplicates().sort_values(["variant", "layer", "sparsity", "seed"])
     if not len(rows):
         have = ", ".join(sorted(trained["protocol"].unique()))
         raise ValueError(f"no SAE of protocol {protocol!r}: stage 03 trained {have}")
     cells = []
     for row in rows.itertuples(index=False):
-        place = f"layer_{row.layer:02d}/sparsity_{row.sparsity:g}/seed_{row.seed}"
-        sae = load_sae(folder / protocol / place)
-        ids = (float(row.sparsity), int(sae.k or 0), int(row.seed), protocol)
+        place = sae_folder(protocol, row.layer, row.sparsity, row.seed, row.variant)
+        sae = load_sae(folder / place)
+        ids = (float(row.sparsity), int(row.k), int(row.seed), protocol)
         cells.append(Representation(row.encoder, row.layer, "sae", row.variant, *ids, sae))
         twin = untrained_twin(sae, states_NLD[:, row.layer])
         cells.append(Representation(row.encoder, row.layer, "random", row.variant, *ids, twin))

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
+from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -28,10 +29,11 @@ from saeutils.sae import (
     check_rows,
     k_of_sparsity,
     load_sae,
-    random_dictionary,
     read_config,
+    sae_folder,
     save_sae,
 )
+from saeutils.sae_starts import random_dictionary
 from saeutils.sae_training import RECIPES, Recipe, check_recipe, check_training_rows, train_sae
 
 Rows = Mapping[str, np.ndarray]  # split -> activations [N, D]; "train" and "validation" are needed
@@ -47,17 +49,17 @@ class Cell:
     seed: int
     k: int
     random_seed: int
+    variant: str = "topk"
 
     @property
     def folder(self) -> str:
         """Where it lies below the folder of the SAEs."""
-        return (f"{self.protocol}/layer_{self.layer:02d}/sparsity_{self.sparsity:g}/"
-                f"seed_{self.seed}")
+        return sae_folder(self.protocol, self.layer, self.sparsity, self.seed, self.variant)
 
 
 def make_cells(
     layers: Iterable[int], sparsities: Iterable[float], seeds: Iterable[int], latents: int,
-    seed_of, protocols: Iterable[str] = ("released", "corrected"),
+    seed_of, protocols: Iterable[str] = ("released", "corrected"), variant: str = "topk",
 ) -> list[Cell]:
     """Every cell of a grid.
 
@@ -66,6 +68,9 @@ def make_cells(
     seed_of
         ``seed_of(layer, seed_number)`` gives the random seed. Sparsities and protocols share it,
         so that they start alike and see the same batches.
+    variant
+        "topk", or one of `saeutils.sae_variants.VARIANTS`, which are corrected ones: give
+        ``protocols=["corrected"]``.
 
     Examples
     --------
@@ -75,7 +80,7 @@ def make_cells(
     seeds, sparsities = list(seeds), list(sparsities)
     return [
         Cell(int(layer), protocol, sparsity, int(seed),
-             k_of_sparsity(sparsity, latents, protocol), int(seed_of(layer, seed)))
+             k_of_sparsity(sparsity, latents, protocol), int(seed_of(layer, seed)), variant)
         for protocol in protocols for layer in layers for sparsity in sparsities for seed in seeds
     ]
 
@@ -109,6 +114,8 @@ def train_grid(
     device
         "cpu": one by one with the sparse step, which is the faster there. "cuda" or "mps": all
         cells of a protocol and layer side by side in stacked steps (`saeutils.sae_stacked`).
+        Cells of another variant than TopK are trained one by one on the CPU
+        (`saeutils.sae_variants`); of their recipe they take the epochs.
     on_other
         What to do with an SAE that lies in a cell's folder under another key: "refuse" or
         "replace".
@@ -123,7 +130,7 @@ def train_grid(
     ValueError
         Before any training: what `train_sae` refuses, rows that a cell needs and does not find,
         a split without rows, k outside 1 to `latents` in any cell, a protocol without a recipe or
-        an untrained twin, or an SAE of another grid in the folder.
+        an untrained twin, an unknown variant, or an SAE of another grid in the folder.
     """
     folder = Path(folder)
     _check_cells(cells, latents, recipes, device)
@@ -133,8 +140,10 @@ def train_grid(
     jobs = [(cell, latents, recipes[cell.protocol], keys[cell], str(folder)) for cell in todo]
     bar = _bar(len(cells), len(cells) - len(jobs), progress)
     with bar:
-        for info in (_run(jobs, rows, min(workers, len(jobs))) if device == "cpu"
-                     else _run_stacked(jobs, rows, device)):
+        stacked = [job for job in jobs if device != "cpu" and job[0].variant == "topk"]
+        alone = [job for job in jobs if job not in stacked]
+        for info in chain(_run(alone, rows, min(workers, len(alone))),
+                          _run_stacked(stacked, rows, device)):
             held = info["metrics"]["validation"]
             bar.set_postfix(fvu=f"{held['fvu']:.3f}", l0=f"{held['l0']:.0f}",
                             dead=f"{info['metrics']['train']['dead_fraction']:.0%}")
@@ -157,7 +166,7 @@ def grid_table(cells: list[Cell], folder: Path | str, encoder: str):
             for split, values in info[name].items():
                 records += [
                     {"encoder": encoder, "layer": cell.layer, "representation": representation,
-                     "variant": "topk", "sparsity": cell.sparsity, "k": cell.k,
+                     "variant": cell.variant, "sparsity": cell.sparsity, "k": cell.k,
                      "seed": cell.seed, "protocol": cell.protocol, "split": split,
                      "metric": metric, "value": value} for metric, value in values.items()]
     return pd.DataFrame.from_records(records)
@@ -192,6 +201,10 @@ def _check_cells(cells, latents, recipes, device) -> None:
         if cell.protocol not in recipes or cell.protocol not in ("released", "corrected"):
             raise ValueError(f"{cell.folder}: no recipe for protocol {cell.protocol!r}: a grid "
                              f"trains released and corrected, recipes are {', '.join(recipes)}")
+        if cell.variant != "topk":
+            from saeutils.sae_variants import check_variant  # with torch, a second to import
+
+            check_variant(cell.variant, cell.protocol)
     for protocol in sorted({cell.protocol for cell in cells}):
         if check_recipe(recipes[protocol]).aux_k and device != "cpu":
             raise ValueError(f"aux_k of {protocol}: stacked training has no auxiliary loss; train "
@@ -209,6 +222,11 @@ def _keys(cells, rows, latents, recipes, version) -> dict[Cell, str]:
         if missing:
             raise ValueError(f"layer {layer} ({protocol}) has no {', '.join(sorted(missing))} rows")
         batch = recipes[protocol].batch
+        if any(cell.variant != "topk" and (cell.protocol, cell.layer) == (protocol, layer)
+               for cell in cells):
+            from saeutils.sae_variants import BATCH
+
+            batch = max(batch, BATCH)
         width = check_training_rows(splits["train"], batch).shape[1]
         total = hashlib.sha256()
         for split in sorted(splits):
@@ -291,9 +309,14 @@ def _train_cell(job, rows=None) -> dict[str, Any]:
 
     cell, latents, recipe, _, _ = job
     splits = (_ROWS if rows is None else rows)[cell.protocol, cell.layer]
+    own = splits["train"], splits["validation"], latents, cell.k, cell.random_seed
     with threadpool_limits(1):
-        sae, history = train_sae(splits["train"], splits["validation"], latents, cell.k,
-                                 cell.random_seed, recipe)
+        if cell.variant == "topk":
+            sae, history = train_sae(*own, recipe)
+        else:
+            from saeutils.sae_variants import train_variant
+
+            sae, history = train_variant(*own, cell.variant, epochs=recipe.epochs)
         return _measure_and_save(job, splits, sae, history)
 
 
@@ -317,7 +340,8 @@ def _measure_and_save(job, splits, sae, history) -> dict[str, Any]:
     twin = random_dictionary(splits["train"], latents, cell.k, cell.random_seed, cell.protocol)
     metrics, untrained = ({split: sae_metrics.summary(one, acts_ND)
                            for split, acts_ND in splits.items()} for one in (sae, twin))
-    metrics["train"] |= {"epochs": len(history), "best_epoch": sae.info["best_epoch"]}
+    best = max(row["epoch"] for row in history if row["picked"])
+    metrics["train"] |= {"epochs": len(history), "best_epoch": best}
     # "seed" stays the random seed, from which the untrained twin is drawn
     sae.info.update(layer=cell.layer, sparsity=cell.sparsity, seed_number=cell.seed, key=key,
                     metrics=metrics, untrained_metrics=untrained, history=history)

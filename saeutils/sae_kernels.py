@@ -103,6 +103,15 @@ def pre_activations(rows_BD, enc_FD, bias_F, turned, pre_BF):
             pre_BF[b, f] = turned_FB[f, b] + bias_F[f]
 
 
+@numba.njit(**_OPTIONS)
+def many_pre_activations(rows_BD, enc_FD, bias_F, pre_BF):
+    """The same as `pre_activations` for many rows, where BLAS needs nothing turned."""
+    np.dot(rows_BD, enc_FD.T, pre_BF)
+    for b in range(pre_BF.shape[0]):
+        for f in range(bias_F.size):
+            pre_BF[b, f] += bias_F[f]
+
+
 @numba.njit(**_INSIDE)
 def add_two(target_D, factor1, one_D, factor2, two_D):
     """``target_D += factor1 * one_D + factor2 * two_D``."""
@@ -325,7 +334,6 @@ def squared_errors(acts_ND, k, enc_FD, bias_F, dec_FD, centre_D):
     errors_N = np.empty(n_rows, np.float64)
     rows_BD = np.empty((CHUNK, width), np.float32)
     pre_BF = np.empty((CHUNK, latents), np.float32)
-    turned = np.empty(CHUNK * latents, np.float32)
     kept = np.empty(k + 1, np.int32)
     cut = _ZERO
     for first in range(0, n_rows, CHUNK):
@@ -333,7 +341,7 @@ def squared_errors(acts_ND, k, enc_FD, bias_F, dec_FD, centre_D):
         for b in range(size):
             for d in range(width):
                 rows_BD[b, d] = acts_ND[first + b, d] - centre_D[d]
-        pre_activations(rows_BD[:size], enc_FD, bias_F, turned, pre_BF[:size])
+        many_pre_activations(rows_BD[:size], enc_FD, bias_F, pre_BF[:size])
         for b in range(size):
             end, cut = select_largest(pre_BF[b], k, kept, 0, cut)
             for d in range(width):
@@ -356,7 +364,6 @@ def smallest_margins(acts_ND, k, enc_FD, bias_F, centre_D):
     margins_F = np.full(latents, np.float32(np.inf))
     rows_BD = np.empty((CHUNK, width), np.float32)
     pre_BF = np.empty((CHUNK, latents), np.float32)
-    turned = np.empty(CHUNK * latents, np.float32)
     kept = np.empty(k + 1, np.int32)
     cut = _ZERO
     for first in range(0, n_rows, CHUNK):
@@ -364,7 +371,7 @@ def smallest_margins(acts_ND, k, enc_FD, bias_F, centre_D):
         for b in range(size):
             for d in range(width):
                 rows_BD[b, d] = acts_ND[first + b, d] - centre_D[d]
-        pre_activations(rows_BD[:size], enc_FD, bias_F, turned, pre_BF[:size])
+        many_pre_activations(rows_BD[:size], enc_FD, bias_F, pre_BF[:size])
         for b in range(size):
             end, cut = select_largest(pre_BF[b], k, kept, 0, cut)
             lowest = _ZERO

@@ -208,7 +208,7 @@ def train_stream(
     held_ND = frame.inward(validation_ND)
     rng = np.random.default_rng([seed, 2])
     first_ND = frame.inward(next(buffers(shards, np.random.default_rng([seed, 3]), buffer)))
-    start = start_weights(first_ND, latents, k, seed, recipe)
+    start = start_weights(first_ND, latents, k, seed, recipe, frame.power_D)
     steps = make_steps(start, k, recipe, backend, device)
     task = Task(first_ND[:0], held_ND, start, frame.centre_D, frame.scale, frame.axes_DD, k, seed,
                 recipe)
@@ -258,6 +258,7 @@ class _Frame:
     centre_D: np.ndarray
     scale: float
     axes_DD: np.ndarray | None
+    power_D: np.ndarray | None  # variances along the axes
 
     @classmethod
     def of(cls, shards: list[Shard], recipe: Recipe) -> _Frame:
@@ -265,7 +266,7 @@ class _Frame:
         if not np.diag(covariance_DD).min() > 0:
             first = int(np.flatnonzero(~(np.diag(covariance_DD) > 0))[0])
             raise ValueError(f"column {first} never varies: leave constant columns out")
-        axes_DD = None
+        axes_DD = power_D = None
         if recipe.centre == "none":
             covariance_DD = covariance_DD + np.outer(mean_D, mean_D)
             mean_D = np.zeros_like(mean_D)
@@ -273,8 +274,9 @@ class _Frame:
         else:
             scale = float(np.sqrt(np.diag(covariance_DD).mean()))
         if recipe.principal_axes:
-            axes_DD = np.linalg.eigh(covariance_DD)[1][:, ::-1].astype(np.float32)
-        return cls(mean_D.astype(np.float32), scale, axes_DD)
+            power_D, axes_DD = np.linalg.eigh(covariance_DD)
+            power_D, axes_DD = power_D[::-1] / scale**2, axes_DD[:, ::-1].astype(np.float32)
+        return cls(mean_D.astype(np.float32), scale, axes_DD, power_D)
 
     def inward(self, rows_ND: np.ndarray) -> np.ndarray:
         rows_ND = (rows_ND - self.centre_D) / np.float32(self.scale)

@@ -11,13 +11,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from saeutils.sae import (
-    SparseAutoencoder,
-    check_k,
-    check_rows,
-    linear_start,
-    shaped_start,
-)
+from saeutils.sae import SparseAutoencoder, check_k, check_rows
+from saeutils.sae_starts import linear_start, principal_axes, shaped_start
 
 
 @dataclass(frozen=True)
@@ -32,8 +27,8 @@ class Recipe:
         The width that `rate` is meant for: for wider rows it is times sqrt(rate_width / width),
         as the entries of directions of norm one are. 0 takes `rate` at any width.
     start
-        "linear": as two fresh torch Linear layers; "shaped": `saeutils.sae.shaped_start`, unit
-        directions in the data's shape, encoder = their transpose times a fitted gain.
+        "linear": as two fresh torch Linear layers; "shaped": `saeutils.sae_starts.shaped_start`,
+        unit directions in the data's shape, encoder = their transpose times a fitted gain.
     centre
         Decoder bias: "none", "mean" or "geometric_median" of the training rows. It is subtracted
         from the input and added to the output; with it the rows are also scaled to unit variance,
@@ -175,10 +170,11 @@ def prepare(train_ND, validation_ND, latents: int, k: int, seed: int, recipe: Re
     centre_D, scale = centre_and_scale(train_ND, recipe.centre)
     rows_ND, held_ND = (np.ascontiguousarray((acts_ND - centre_D) / scale, dtype=np.float32)
                         for acts_ND in (train_ND, validation_ND))
-    start, axes_DD = start_weights(rows_ND, latents, k, seed, recipe), None
+    axes_DD = power_D = None
     if recipe.principal_axes:
-        axes_DD = _principal_axes(rows_ND)
-        rows_ND, held_ND, start = rows_ND @ axes_DD, held_ND @ axes_DD, _turn(start, axes_DD)
+        power_D, axes_DD = principal_axes(rows_ND)
+        rows_ND, held_ND = rows_ND @ axes_DD, held_ND @ axes_DD
+    start = start_weights(rows_ND, latents, k, seed, recipe, power_D)
     return Task(rows_ND, held_ND, start, centre_D, scale, axes_DD, k, seed, recipe)
 
 
@@ -211,20 +207,18 @@ def drive(run, steps):
             return end.value
 
 
-def _principal_axes(rows_ND: np.ndarray) -> np.ndarray:
-    rows_ND = rows_ND.astype(np.float64)
-    return np.linalg.eigh(rows_ND.T @ rows_ND)[1][:, ::-1].astype(np.float32)
-
-
 def _turn(weights: dict[str, np.ndarray], axes_DD: np.ndarray) -> dict[str, np.ndarray]:
     return weights | {"W_enc_DF": np.ascontiguousarray(axes_DD.T @ weights["W_enc_DF"]),
                       "W_dec_FD": np.ascontiguousarray(weights["W_dec_FD"] @ axes_DD)}
 
 
-def start_weights(rows_ND, latents: int, k: int, seed: int, recipe: Recipe):
-    """The weights that a recipe starts from; rows in the coordinates of training."""
+def start_weights(rows_ND, latents: int, k: int, seed: int, recipe: Recipe, power_D=None):
+    """The weights that a recipe starts from, for rows in the coordinates of training.
+
+    `power_D` holds their variances if those coordinates are principal axes.
+    """
     if recipe.start == "shaped":
-        return shaped_start(rows_ND, latents, k, seed)
+        return shaped_start(rows_ND, latents, k, seed, power_D)
     if recipe.start == "linear":
         return linear_start(rows_ND.shape[1], latents, seed)
     raise ValueError(f"unknown start {recipe.start!r}: linear or shaped")

@@ -14,15 +14,17 @@ import numpy as np
 import torch
 
 from saeutils import sae_metrics
-from saeutils.sae import SparseAutoencoder, check_k, check_rows, shaped_start
+from saeutils.sae import SparseAutoencoder, check_k, check_rows
+from saeutils.sae_starts import shaped_start
 from saeutils.sae_training import centre_and_scale, check_training_rows
 
+BATCH = 64
 BANDWIDTH = 0.2  # of JumpReLU's step, as a share of the threshold
 
 
 def train_variant(
     train_ND: np.ndarray, validation_ND: np.ndarray, latents: int, k: int, seed: int,
-    variant: str, *, epochs: int = 40, batch: int = 64, rate: float = 2e-3,
+    variant: str, *, epochs: int = 40, batch: int = BATCH, rate: float = 2e-3,
 ) -> tuple[SparseAutoencoder, list[dict[str, float]]]:
     """Train one SAE of another kind.
 
@@ -47,9 +49,7 @@ def train_variant(
         Unknown variant, what `train_sae` refuses, or for JumpReLU a k that leaves no room for a
         threshold above zero.
     """
-    if variant not in VARIANTS:
-        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)} "
-                         "(TopK itself is train_sae)")
+    check_variant(variant)
     check_k(k, latents)
     train_ND = check_training_rows(train_ND, batch)
     validation_ND = check_rows(validation_ND, train_ND.shape[1])
@@ -96,6 +96,16 @@ def train_variant(
                       stacklevel=2)
         best, history[-1]["picked"] = sae, True
     return best, history
+
+
+def check_variant(variant: str, protocol: str = "corrected") -> None:
+    """ValueError for a variant that is not among `VARIANTS`, or not of the corrected protocol."""
+    if variant not in VARIANTS:
+        raise ValueError(f"unknown variant {variant!r}: {', '.join(VARIANTS)} "
+                         "(TopK itself is train_sae)")
+    if protocol != "corrected":
+        raise ValueError(f"{variant} of protocol {protocol!r}: the release knows TopK alone; give "
+                         "protocols=['corrected']")
 
 
 class _Variant:

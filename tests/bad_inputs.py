@@ -151,7 +151,7 @@ def sae(folder):
 
 
 def codes(rows):
-    from saeutils.sae import random_dictionary
+    from saeutils.sae_starts import random_dictionary
 
     good = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
     return random_dictionary(good, 16, 4, 0).encode(rows)
@@ -329,7 +329,8 @@ def encoder_folder(change):
 
 def sae_folder(change):
     def make(tmp):
-        from saeutils.sae import random_dictionary, save_sae
+        from saeutils.sae import save_sae
+        from saeutils.sae_starts import random_dictionary
 
         rows = np.random.default_rng(0).standard_normal((50, 8)).astype(np.float32)
         folder = save_sae(random_dictionary(rows, 16, 4, 0), tmp / "own_sae")

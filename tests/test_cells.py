@@ -10,7 +10,8 @@ from saeutils import map_cells, nulls, probe_cells
 from saeutils.disentanglement import cross_validated_r2
 from saeutils.probing import released_probe
 from saeutils.representations import Representation, raw_cells, run_cells, sae_cells, tidy
-from saeutils.sae import SparseAutoencoder, random_dictionary, save_sae
+from saeutils.sae import SparseAutoencoder, save_sae
+from saeutils.sae_starts import random_dictionary
 from saeutils.statistics import grouped_folds
 
 WIDTH, LATENTS = 12, 30

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from saeutils import activations, frames
 from saeutils.encoders import load_encoder
 from saeutils.files import write_arrays
-from saeutils.sae import random_dictionary
+from saeutils.sae_starts import random_dictionary
 from saeutils.sae_stream import open_shards
 
 

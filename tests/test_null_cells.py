@@ -5,7 +5,7 @@ import pytest
 
 from saeutils import null_cells, nulls
 from saeutils.representations import Representation
-from saeutils.sae import random_dictionary
+from saeutils.sae_starts import random_dictionary
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,10 @@ from saeutils.sae import (
     check_rows,
     k_of_sparsity,
     keep_largest,
-    linear_start,
     load_sae,
-    random_dictionary,
     save_sae,
-    shaped_start,
-    untrained_twin,
 )
+from saeutils.sae_starts import linear_start, random_dictionary, shaped_start, untrained_twin
 
 
 def rows(n=60, width=6, seed=0):

@@ -6,10 +6,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from saeutils import sae_grid
+from saeutils import representations, sae_grid
 from saeutils.sae import load_sae
 from saeutils.sae_grid import grid_table, make_cells, train_grid
 from saeutils.sae_training import CORRECTED, RELEASED
+from saeutils.sae_variants import train_variant
 
 RECIPES = {"released": replace(RELEASED, epochs=2), "corrected": replace(CORRECTED, epochs=2)}
 LATENTS = 16
@@ -272,3 +273,45 @@ def test_table_is_tidy_and_agrees_with_the_saved_saes(tmp_path):
     assert sae.info["seed"] == cell.random_seed and sae.info["seed_number"] == cell.seed
     history = json.loads((tmp_path / cell.folder / "cfg.json").read_text())["metadata"]["history"]
     assert len(history) == 2 and history[0]["epoch"] == 1
+
+
+def test_batchtopk_stands_in_a_grid_beside_topk(tmp_path):
+    """Layers x variants x sparsities x seeds in one call; each variant in a folder of its own."""
+    _, rows = grid()
+    rng = np.random.default_rng(5)
+    rows = {place: splits | {"train": rng.standard_normal((80, 6)).astype(np.float32)}
+            for place, splits in rows.items()}
+    both = [make_cells([0, 3], [75], [0, 1], LATENTS, lambda layer, seed: 10 * layer + seed,
+                       ["corrected"], variant) for variant in ("topk", "batchtopk")]
+    cells = sum(both, [])
+    assert cells[4].folder == "corrected/batchtopk/layer_00/sparsity_75/seed_0"
+    assert train(cells, rows, tmp_path) == {"trained": 8, "finished": 0}
+    assert train(cells, rows, tmp_path) == {"trained": 0, "finished": 8}
+    table = grid_table(cells, tmp_path, "e")
+    assert table.groupby("variant").size().to_dict() == {"batchtopk": len(table) // 2,
+                                                         "topk": len(table) // 2}
+    alone, _ = train_variant(rows["corrected", 3]["train"], rows["corrected", 3]["validation"],
+                             LATENTS, 4, 31, "batchtopk", epochs=RECIPES["corrected"].epochs)
+    kept = load_sae(tmp_path / cells[-1].folder)
+    assert np.array_equal(kept.W_dec_FD, alone.W_dec_FD)
+    assert np.array_equal(kept.threshold_F, alone.threshold_F)
+    states = np.stack([rows["corrected", 0]["train"]] * 4, axis=1)
+    found = representations.sae_cells(table, tmp_path, states, "corrected")
+    assert [cell.variant for cell in found] == ["batchtopk"] * 8 + ["topk"] * 8
+    assert {cell.k for cell in found} == {4}
+    twins = [cell.dictionary for cell in found if cell.representation == "random"]
+    assert np.allclose(twins[0].W_dec_FD, twins[4].W_dec_FD)  # the same start, whatever learned
+
+
+@pytest.mark.parametrize(("variant", "protocol", "word"), [
+    ("batchtop", "corrected", "unknown variant 'batchtop'"),
+    ("batchtopk", "released", "the release knows TopK alone")])
+def test_a_variant_that_no_grid_can_train_is_refused_first(tmp_path, variant, protocol, word):
+    _, rows = grid()
+    cells = make_cells([0], [75], [0], LATENTS, lambda *_: 0, [protocol], variant)
+    with pytest.raises(ValueError, match=word):
+        train(cells, rows, tmp_path)
+    with pytest.raises(ValueError, match="fewer than the batch of 64"):
+        train(make_cells([0], [75], [0], LATENTS, lambda *_: 0, ["corrected"], "l1"), rows,
+              tmp_path)
+    assert not any(tmp_path.iterdir())

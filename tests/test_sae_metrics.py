@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeutils import sae_metrics as metrics
-from saeutils.sae import random_dictionary
+from saeutils.sae_starts import random_dictionary
 
 ROWS = np.array([[1.0, 0.0], [3.0, 0.0], [2.0, 4.0], [2.0, -4.0]])
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from saeutils import sae_metrics, sae_training
-from saeutils.sae import linear_start, untrained_twin
 from saeutils.sae_kernels import select_largest
 from saeutils.sae_sparse import SparseSteps
 from saeutils.sae_stacked import train_stack
+from saeutils.sae_starts import linear_start, untrained_twin
 from saeutils.sae_torch import DenseSteps
 from saeutils.sae_training import CORRECTED, RELEASED, Recipe, centre_and_scale, train_sae
 

@@ -5,7 +5,8 @@ import pytest
 import torch
 
 from saeutils import sae_metrics
-from saeutils.sae import load_sae, random_dictionary, save_sae
+from saeutils.sae import load_sae, save_sae
+from saeutils.sae_starts import random_dictionary
 from saeutils.sae_variants import VARIANTS, BatchTopK, _Step, train_variant
 
 LATENTS, K = 32, 4
