@@ -9,6 +9,7 @@ their stages.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from math import comb
 
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from saeutils.protocol import ENTRIES, PRIMARY_SPARSITY, R2_FLOOR, find_entry
+from saeutils.scores import jackknife_half
 from saeutils.statistics import t_interval
 
 SMALLEST, HERE = "smallest case", "synthetic singers"
@@ -31,7 +33,7 @@ COLUMNS = ("entry", "title", "stage", "quantity", "end", "released", "corrected"
 
 def audit_row(
     entry: str, quantity: str, end: str, released, corrected, holds=None, *, over: str = "seeds",
-    case: str = HERE, note: str = "", margin: float | None = None,
+    case: str = HERE, note: str = "", margin: float | None = None, without=None,
 ) -> dict:
     """One measured effect.
 
@@ -60,6 +62,9 @@ def audit_row(
         What the entry's description leaves out or gets wrong.
     margin
         Largest difference that counts as none, fixed beforehand; None where there is no such.
+    without
+        Of one number that is no mean over singers (a count, a width): its difference with each
+        singer left out in turn, for a jackknife interval.
 
     Returns
     -------
@@ -69,7 +74,7 @@ def audit_row(
         no seed, singer or clip. A difference whose interval holds 0, or that has no interval (a
         single seed), is "undecided": that no effect was seen is not evidence of none. An interval
         that lies within ``margin`` on both sides is: "within the margin". ``exact`` and ``sample``
-        have no interval and are judged by the number itself.
+        have no interval and are judged by the number itself; `without` gives them one.
 
     Raises
     ------
@@ -88,6 +93,11 @@ def audit_row(
                          "they are paired")
     difference = two - one
     interval = t_interval(difference)
+    if without is not None and len(without) > 1:
+        half = float(jackknife_half(np.asarray(without, dtype=float)))
+        interval = replace(interval, low=interval.mean - half, high=interval.mean + half,
+                           n=len(without))
+        over = "singers"
     row = {
         "entry": found.id, "title": found.title, "stage": found.stage, "quantity": quantity,
         "end": end, "released": float(np.mean(one)), "corrected": float(np.mean(two)),
@@ -130,7 +140,8 @@ def from_cells(cells: pd.DataFrame, layer: int | None = None) -> list[dict]:
     -------
     list of dict
         One `audit_row` per entry, end and quantity, over singers (the mean of each counts once)
-        or, without units, exact (of `SAMPLED` entries: sample).
+        or, without units, exact (of `SAMPLED` entries: sample, with a jackknife interval where
+        values without each singer stand there too, column `without`).
     """
     if "layer" in cells and layer is not None:
         cells = cells[cells["layer"] == layer]
@@ -138,11 +149,14 @@ def from_cells(cells: pd.DataFrame, layer: int | None = None) -> list[dict]:
     for (entry, end, quantity, case), part in cells.groupby(
             ["entry", "end", "quantity", "case"], sort=False):
         by_unit = "unit" in part
-        pairs = part.groupby("unit")[["released", "corrected"]].mean() if by_unit else part
+        left_out = part[part["without"] != ""] if "without" in part else part[:0]
+        pairs = part.groupby("unit")[["released", "corrected"]].mean() if by_unit \
+            else part.drop(left_out.index)
         rows.append(audit_row(entry, quantity, end, pairs["released"], pairs["corrected"],
                               HOLDS.get(quantity), over="singers" if by_unit
                               else "sample" if entry in SAMPLED else "exact", case=case,
-                              note=part["note"].fillna("").iloc[0]))
+                              note=part["note"].fillna("").iloc[0],
+                              without=left_out["corrected"] - left_out["released"]))
     return rows
 
 

@@ -8,6 +8,7 @@ encoders hear, which stage 05 maps beside the published ones.
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
 from math import gcd
 from pathlib import Path
 
@@ -18,7 +19,8 @@ from saeutils.attributes import at_rate, attribute_names, extract_attributes
 from saeutils.datasets import read_audio
 from saeutils.vocalset import DESIGN, PAPER_COUNTS, VOWELS, singer_splits
 
-CELLS = ("entry", "end", "protocol", "quantity", "released", "corrected", "case", "note")
+# `without`: the singer left out of a value that is no mean over singers, for its jackknife
+CELLS = ("entry", "end", "protocol", "quantity", "released", "corrected", "case", "note", "without")
 SMALLEST = "smallest case"
 HEARD_HZ = 16_000  # AST, HuBERT, WavLM and the demo encoder
 CROP_S = 5.0
@@ -70,10 +72,11 @@ def expected_a14() -> str:
 
 
 def cell(entry: str, quantity: str, released: float, corrected: float, case: str, note: str = "",
-         end: str = "both") -> dict:
+         end: str = "both", without: str = "") -> dict:
     """One line of `CELLS`."""
     return {"entry": entry, "end": end, "protocol": f"released+{entry}", "quantity": quantity,
-            "released": float(released), "corrected": float(corrected), "case": case, "note": note}
+            "released": float(released), "corrected": float(corrected), "case": case, "note": note,
+            "without": without}
 
 
 def replaced(names: list[str], seed: int = 42, share: float = 0.8) -> float:
@@ -158,9 +161,12 @@ def reordered(first: pd.DataFrame, second: pd.DataFrame, cut: float = REORDERED)
 
 
 def scope_cells(
-    values: pd.DataFrame, heard: pd.DataFrame, cropped: pd.DataFrame, shortened: bool, case: str
+    values: pd.DataFrame, heard: pd.DataFrame, cropped: pd.DataFrame, shortened: bool, case: str,
+    singers: Mapping[str, str],
 ) -> list[dict]:
     """A29 and A11 on attributes as `CELLS`: how many of the 88 change their order of the clips.
+
+    Each count stands there once over all clips, and once without each singer.
 
     Parameters
     ----------
@@ -170,6 +176,8 @@ def scope_cells(
         From `heard_shard` and `cropped_shard`, of some of those clips.
     shortened
         Whether `cropped` holds 5 of 7 parts because no clip is longer than 5 s.
+    singers
+        Singer by clip_id.
     """
     known, found = values.set_index("clip_id"), []
     text = f"attributes of {len(known.columns)} with rank correlation below {REORDERED:g}: "
@@ -180,7 +188,11 @@ def scope_cells(
          "No clip here is longer than 5 s. " if shortened else ""),
     ):
         other = other.set_index("clip_id")
-        count = reordered(known.loc[other.index], other)
-        found.append(cell(entry, text + quantity, count, 0, where,
-                          f"{note}Over {len(other)} clips of test singers."))
+        own = np.array([singers[name] for name in other.index])
+        names = sorted(set(own))
+        for left_out in ["", *(names if len(names) > 1 else ())]:
+            part = other[own != left_out]
+            found.append(cell(entry, text + quantity, reordered(known.loc[part.index], part), 0,
+                              where, f"{note}Over {len(other)} clips of test singers.",
+                              without=left_out))
     return found

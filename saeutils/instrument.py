@@ -112,6 +112,27 @@ def named_after(checked: pd.DataFrame) -> pd.DataFrame:
                                        "r_strongest", "true_to_name"])
 
 
+def names_kept(
+    attributes: pd.DataFrame, causes: pd.DataFrame, singers: np.ndarray
+) -> tuple[int, np.ndarray]:
+    """How many attributes are moved most by the cause in their name, and so without each singer.
+
+    Parameters as `instrument_check`.
+
+    Returns
+    -------
+    int, ndarray
+        The count, and the counts [S] with each singer left out in turn.
+    """
+    def count(keep: np.ndarray) -> int:
+        checked = instrument_check(attributes[keep], causes[keep], singers[keep])
+        return int(named_after(checked)["true_to_name"].sum())
+
+    singers = np.asarray(singers)
+    return count(np.ones(len(singers), dtype=bool)), np.array(
+        [count(singers != name) for name in np.unique(singers)])
+
+
 def harmonic_tone(
     f0_hz: float, rate_hz: int, seconds: float = 1.5, silent: float = 0.0
 ) -> np.ndarray:

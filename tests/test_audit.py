@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from saeutils import audit_data
 from saeutils.audit import (
     COLUMNS,
     above_zero,
@@ -206,3 +207,27 @@ def test_choosing_on_the_reported_singers_flatters_by_hand():
     for few in (0, 4):
         with pytest.raises(ValueError, match="of 4 singers choose"):
             peek(scores, few)
+
+
+def test_a_count_gets_a_jackknife_interval_over_singers_by_hand():
+    """Without each of three singers the count differs by 9, 8 and 10: SE = sqrt(2/3 * 2)."""
+    row = audit_row("A28", "named", "both", 15, 7, over="sample", without=[-9, -8, -10])
+    half = 4.302653 * np.sqrt(2 / 3 * 2)
+    assert (row["over"], row["n"]) == ("singers", 3)
+    assert row["ci_low"] == pytest.approx(-8 - half, abs=1e-4)
+    assert row["ci_high"] == pytest.approx(-8 + half, abs=1e-4)
+    assert row["verdict"] == "moves a number"
+    unsure = audit_row("A28", "named", "both", 15, 7, over="sample", without=[-1, -12, -10])
+    assert unsure["verdict"] == "undecided"  # it hangs on one singer
+    alone = audit_row("A28", "named", "both", 15, 7, over="sample", without=[-8])
+    assert alone["over"] == "sample" and np.isnan(alone["ci_low"])
+
+
+def test_a_stage_hands_its_jackknife_on_in_rows_of_its_cells():
+    whole = audit_data.cell("A29", "count", 5, 0, "demo")
+    parts = [audit_data.cell("A29", "count", value, 0, "demo", without=name)
+             for name, value in (("f1", 5), ("m1", 4), ("f2", 5))]
+    row, = from_cells(pd.DataFrame([whole, *parts], columns=audit_data.CELLS))
+    assert row["released"] == 5 and row["n"] == 3 and row["over"] == "singers"
+    assert row["ci_high"] - row["difference"] == pytest.approx(
+        4.302653 * np.sqrt(2 / 3 * (2 / 3)), abs=1e-4)

@@ -81,10 +81,17 @@ def test_what_the_encoder_hears_has_other_attributes(sung):
     pitch = "F0semitoneFrom27.5Hz_sma3nz_amean"
     assert np.allclose(heard[pitch], values[pitch], atol=0.5)
     cropped = audit.cropped_shard(rows, root, None)
-    a29, a11 = audit.scope_cells(values, heard, cropped, True, "demo")
+    singers = {"c0": "f1", "c1": "m1", "c2": "f1", "c3": "m1"}
+    found = audit.scope_cells(values, heard, cropped, True, "demo", singers)
+    assert [cell["without"] for cell in found] == 2 * ["", "f1", "m1"]
+    a29, a11 = (cell for cell in found if cell["without"] == "")
+    by_hand = audit.reordered(values.set_index("clip_id").iloc[[1, 3]],
+                              heard.set_index("clip_id").iloc[[1, 3]])
+    assert found[1]["released"] == by_hand
     assert a29["released"] > 0 and a29["case"] == "demo" and a29["entry"] == "A29"
     assert a11["case"] == "smallest case" and "5 of 7 parts" in a11["quantity"]
-    whole = audit.scope_cells(values, values, values, False, "VocalSet")
+    alone = dict.fromkeys(singers, "f1")
+    whole = audit.scope_cells(values, values, values, False, "VocalSet", alone)
     assert [cell["released"] for cell in whole] == [0, 0] and whole[1]["case"] == "VocalSet"
     half = audit.cropped_shard(rows[:1], root, 0.6).iloc[0, 1:].to_numpy(dtype=float)
     samples, rate = soundfile.read(root / rows[0]["audio"])

@@ -8,6 +8,7 @@ from saeutils.instrument import (
     harmonic_tone,
     instrument_check,
     named_after,
+    names_kept,
     perfect_tones,
 )
 
@@ -54,6 +55,19 @@ def test_named_after_says_who_answers_to_another_cause(causes):
         "F0semitoneFrom27.5Hz_sma3nz_amean": True, "logRelF0-H1-A3_sma3nz_amean": True,
         "F1frequency_sma3nz_amean": False}
     assert table.loc["F1frequency_sma3nz_amean", "strongest"] == "tonic_st"
+
+
+def test_the_count_of_true_names_is_repeated_without_each_singer(causes):
+    rng, singers = np.random.default_rng(5), np.repeat(["a", "b", "c"], 20)
+    names = ["F0semitoneFrom27.5Hz_sma3nz_amean", "logRelF0-H1-A3_sma3nz_amean"]
+    noise = pd.DataFrame(rng.standard_normal((60, 2)), columns=names)  # a toss-up, singer by singer
+    count, without = names_kept(noise, causes, singers)
+    assert len(without) == 3 and len(set(without)) > 1
+    for name, value in zip("abc", without, strict=True):
+        keep = singers != name
+        part = named_after(instrument_check(noise[keep], causes[keep], singers[keep]))
+        assert value == part["true_to_name"].sum()
+    assert count == named_after(instrument_check(noise, causes, singers))["true_to_name"].sum()
 
 
 def test_names_are_openSMILEs_and_labels_tell_them_apart():

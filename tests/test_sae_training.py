@@ -12,7 +12,7 @@ from saeutils import sae_metrics, sae_training
 from saeutils.sae_kernels import select_largest
 from saeutils.sae_sparse import SparseSteps
 from saeutils.sae_stacked import train_stack
-from saeutils.sae_starts import linear_start, untrained_twin
+from saeutils.sae_starts import linear_start, random_dictionary, untrained_twin
 from saeutils.sae_torch import DenseSteps
 from saeutils.sae_training import CORRECTED, RELEASED, Recipe, centre_and_scale, train_sae
 
@@ -353,3 +353,15 @@ def test_bad_input_is_refused_before_training(change, message, monkeypatch):
 def test_rows_whose_error_overflows_are_said_and_no_sae_comes_back():
     with pytest.raises(ValueError, match="'released': no epoch's validation error is finite"):
         train_sae(1e20 * rows(32), 1e20 * rows(5, 1), LATENTS, 4, 0, replace(RELEASED, epochs=2))
+
+
+def test_an_sae_starts_from_its_untrained_twin():
+    """The start is drawn along the principal axes; turned back it is the twin, as it is scored."""
+    train = rows(200)
+    task = sae_training.prepare(train, rows(40, 1), LATENTS, 4, 3, CORRECTED)
+    twin = random_dictionary(train, LATENTS, 4, 3)
+    assert np.allclose(task.start["W_dec_FD"] @ task.axes_DD.T, twin.W_dec_FD, atol=1e-5)
+    assert np.allclose((task.start["W_enc_DF"].T @ task.axes_DD.T).T, twin.W_enc_DF, atol=1e-4)
+    assert np.allclose(np.cov(task.rows_ND.T, bias=True), np.diag(task.rows_ND.var(axis=0)),
+                       atol=1e-4)
+    assert (np.diff(task.rows_ND.var(axis=0)) <= 1e-5).all()  # the widest axis first
