@@ -43,13 +43,21 @@ def gpus(step):
 # Only 01, for which everything waits, is left alone: the tour beside it would make all later.
 WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
 CLUSTER = bool(asked.get("cluster"))
+FEW = not CLUSTER and (workflow.cores or 2) <= len(loaded.encoders)
+
+
+def late(step):
+    """Where cores are few, stages of other encoders than the first, whose way is the longest.
+
+    They get one process at a lower priority (nice), and so what the first encoder leaves idle.
+    """
+    return FEW and step.source in loaded.encoders[1:]
 
 
 def workers(step):
-    """Processes of a stage; where cores are few, the first encoder, the longest way, gets more."""
-    few = not CLUSTER and (workflow.cores or 2) <= len(loaded.encoders)
-    late = few and step.source in loaded.encoders[1:]
-    return 1 if late else min(WORKERS.get(step.number, 1), workflow.cores or 2)
+    """Processes of a stage."""
+    wanted = 2 if FEW and step.number == "02" else WORKERS.get(step.number, 1)
+    return 1 if late(step) else min(wanted, workflow.cores or 2)
 
 
 rule all:
@@ -87,8 +95,10 @@ for name, step, waits_for, marker, words in jobs:
             profile=step.profile,
             run=step.run,
             workers=workers(step),
+            nice=10 if late(step) else 0,
             more=lambda wildcards, source=step.source, words=words: parameters + (  # braces stay
                 f" -p encoder {shlex.quote(source)}" if source else "") + words,
         shell:
             "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run "
-            "{params.what} --profile {params.profile:q} --run-name {params.run} {params.more} 2>&1"
+            "{params.what} --profile {params.profile:q} --run-name {params.run} "
+            "--nice {params.nice} {params.more} 2>&1"
