@@ -69,7 +69,7 @@ lab: $(READY) ## open the notebooks in JupyterLab
 
 bench: $(READY) ## the benchmarks, on a quiet machine (some hours; peers: see benchmarks/README)
 	@cd benchmarks && for what in "bench_sae.py steps" "bench_sae.py fvu" "bench_sae.py time" \
-	  bench_grid.py bench_stacked.py bfloat16.py width_and_clips.py bench_lasso.py bench_extraction.py bench_scaling.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
+	  bench_grid.py bench_stacked.py bfloat16.py width_and_clips.py bench_lasso.py bench_probe.py bench_extraction.py bench_scaling.py report.py; do echo "$$what"; ../$(PY) $$what || exit 1; done
 
 publish: $(READY) ## maintainers: copy a finished demo run into figures/, notebooks/ and the README
 	@$(PY) -m saeutils.publish all --profile "$(PROFILE)" $(NAMED)

@@ -40,18 +40,21 @@ def gpus(step):
 
 # How many one-thread processes a stage may start. Results never depend on it. On one machine a stage
 # counts as one all the same: its quiet parts then leave their core to the stage of another encoder.
-# Only 01, for which everything waits, is left alone: the tour beside it would make all later.
+# Only what everything waits for is left alone: 01, and where cores are few the first encoder's 02
+# and 03. Its way is the longest; what the others have to do fills the quiet parts of its end.
 WORKERS = {"01": 2, "02": 1, "03": 2, "04": 2, "05": 2}
 CLUSTER = bool(asked.get("cluster"))
 FEW = not CLUSTER and (workflow.cores or 2) <= len(loaded.encoders)
 
 
 def late(step):
-    """Where cores are few, stages of other encoders than the first, whose way is the longest.
-
-    They get one process at a lower priority (nice), and so what the first encoder leaves idle.
-    """
+    """Stages of other encoders than the first, where cores are few: one process, and they wait."""
     return FEW and step.source in loaded.encoders[1:]
+
+
+def alone(step):
+    """Stages that take all cores of a small machine."""
+    return step.number == "01" or FEW and step.number in ("02", "03") and not late(step)
 
 
 def workers(step):
@@ -83,8 +86,8 @@ for name, step, waits_for, marker, words in jobs:
             waits_for,
         output:
             marker,
-        threads: WORKERS.get(step.number, 1) if CLUSTER or step.number == "01" else 1
-        priority: int(step.number not in ("00", "07"))  # side dishes fill idle cores at the end
+        threads: WORKERS.get(step.number, 1) if CLUSTER else workers(step) if alone(step) else 1
+        priority: 0 if step.number in ("00", "07") else 1 if late(step) else 10  # 0: side dishes
         resources:
             mem_mb=mebibytes(step),
             runtime=minutes(step),
@@ -95,10 +98,8 @@ for name, step, waits_for, marker, words in jobs:
             profile=step.profile,
             run=step.run,
             workers=workers(step),
-            nice=10 if late(step) else 0,
             more=lambda wildcards, source=step.source, words=words: parameters + (  # braces stay
                 f" -p encoder {shlex.quote(source)}" if source else "") + words,
         shell:
             "SAEUTILS_WORKERS={params.workers} {params.python:q} -m saeutils.run "
-            "{params.what} --profile {params.profile:q} --run-name {params.run} "
-            "--nice {params.nice} {params.more} 2>&1"
+            "{params.what} --profile {params.profile:q} --run-name {params.run} {params.more} 2>&1"

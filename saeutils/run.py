@@ -63,8 +63,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         number = what.split("_")[0].zfill(2) if what else what
         step = keys.find_step(number, options.profile, encoder=encoder or _first(options, number),
                               run_name=options.run_name, overrides=overrides)
-        if options.nice and hasattr(os, "nice"):  # Windows has none
-            os.nice(options.nice)
         part = f" part {options.part.replace('/', ' of ')}" if options.part else ""
         with telling(step.label + part):
             if options.part:
@@ -268,8 +266,6 @@ def _parser() -> argparse.ArgumentParser:
                         help="for 'all': extract each encoder's states in N jobs")
     parser.add_argument("--part", default="", metavar="I/N",
                         help="for 02: only the I-th of N parts of the extraction, no notebook")
-    parser.add_argument("--nice", type=int, choices=range(20), default=0, metavar="N",
-                        help="for one stage: 1 to 19 lets others have the cores first")
     parser.add_argument("--dry-run", action="store_true", help="for 'all': say what would run")
     return parser
 
