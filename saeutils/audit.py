@@ -17,7 +17,6 @@ import numpy as np
 import pandas as pd
 
 from saeutils.protocol import ENTRIES, PRIMARY_SPARSITY, R2_FLOOR, find_entry
-from saeutils.scores import jackknife_half
 from saeutils.statistics import t_interval
 
 SMALLEST, HERE = "smallest case", "synthetic singers"
@@ -33,7 +32,8 @@ COLUMNS = ("entry", "title", "stage", "quantity", "end", "released", "corrected"
 
 def audit_row(
     entry: str, quantity: str, end: str, released, corrected, holds=None, *, over: str = "seeds",
-    case: str = HERE, note: str = "", margin: float | None = None, without=None,
+    case: str = HERE, note: str = "", margin: float | None = None,
+    interval: tuple[float, float, int] | None = None,
 ) -> dict:
     """One measured effect.
 
@@ -62,9 +62,9 @@ def audit_row(
         What the entry's description leaves out or gets wrong.
     margin
         Largest difference that counts as none, fixed beforehand; None where there is no such.
-    without
-        Of one number that is no mean over singers (a count, a width): its difference with each
-        singer left out in turn, for a jackknife interval.
+    interval
+        Of one number that is no mean over singers (a count, a width): lower and upper bound of
+        its difference by a bootstrap over singers, and how many there are.
 
     Returns
     -------
@@ -74,7 +74,7 @@ def audit_row(
         no seed, singer or clip. A difference whose interval holds 0, or that has no interval (a
         single seed), is "undecided": that no effect was seen is not evidence of none. An interval
         that lies within ``margin`` on both sides is: "within the margin". ``exact`` and ``sample``
-        have no interval and are judged by the number itself; `without` gives them one.
+        have no interval and are judged by the number itself; `interval` gives them one.
 
     Raises
     ------
@@ -92,29 +92,27 @@ def audit_row(
         raise ValueError(f"{found.id}: {len(one)} values released, {len(two)} corrected: "
                          "they are paired")
     difference = two - one
-    interval = t_interval(difference)
-    if without is not None and len(without) > 1:
-        half = float(jackknife_half(np.asarray(without, dtype=float)))
-        interval = replace(interval, low=interval.mean - half, high=interval.mean + half,
-                           n=len(without))
+    spread = t_interval(difference)
+    if interval is not None:
+        spread = replace(spread, low=interval[0], high=interval[1], n=interval[2])
         over = "singers"
     row = {
         "entry": found.id, "title": found.title, "stage": found.stage, "quantity": quantity,
         "end": end, "released": float(np.mean(one)), "corrected": float(np.mean(two)),
-        "difference": interval.mean, "ci_low": interval.low, "ci_high": interval.high,
-        "n": interval.n, "over": over, "case": case,
+        "difference": spread.mean, "ci_low": spread.low, "ci_high": spread.high,
+        "n": spread.n, "over": over, "case": case,
     }
     size = max(1.0, float(np.max(np.abs(np.concatenate([one, two])), initial=0.0)))
     still = bool(np.all(np.abs(difference) <= DUST * size))
     changes = holds is not None and holds(row["released"]) != holds(row["corrected"])
     bare = over in BARE
-    known = bare or interval.n >= 2
-    sure = bare or interval.low > 0 or interval.high < 0
+    known = bare or spread.n >= 2
+    sure = bare or spread.low > 0 or spread.high < 0
     row["verdict"] = (
-        "not measured" if not np.isfinite(interval.mean)
+        "not measured" if not np.isfinite(spread.mean)
         else "no effect here" if still
         else "within the margin" if known and not sure and margin is not None
-        and max(-interval.low, interval.high) < margin
+        and max(-spread.low, spread.high) < margin
         else "undecided" if not known or not sure
         else SHOWN if case == SMALLEST
         else VERDICTS[0] if changes else VERDICTS[1]
@@ -140,8 +138,8 @@ def from_cells(cells: pd.DataFrame, layer: int | None = None) -> list[dict]:
     -------
     list of dict
         One `audit_row` per entry, end and quantity, over singers (the mean of each counts once)
-        or, without units, exact (of `SAMPLED` entries: sample, with a jackknife interval where
-        values without each singer stand there too, column `without`).
+        or, without units, exact (of `SAMPLED` entries: sample, with the interval of their
+        columns low, high and singers, where they have one).
     """
     if "layer" in cells and layer is not None:
         cells = cells[cells["layer"] == layer]
@@ -149,14 +147,14 @@ def from_cells(cells: pd.DataFrame, layer: int | None = None) -> list[dict]:
     for (entry, end, quantity, case), part in cells.groupby(
             ["entry", "end", "quantity", "case"], sort=False):
         by_unit = "unit" in part
-        left_out = part[part["without"] != ""] if "without" in part else part[:0]
-        pairs = part.groupby("unit")[["released", "corrected"]].mean() if by_unit \
-            else part.drop(left_out.index)
+        pairs = part.groupby("unit")[["released", "corrected"]].mean() if by_unit else part
+        own = part.iloc[0]
+        interval = (own["low"], own["high"], int(own["singers"])) if own.get("singers", 0) > 0 \
+            else None
         rows.append(audit_row(entry, quantity, end, pairs["released"], pairs["corrected"],
                               HOLDS.get(quantity), over="singers" if by_unit
                               else "sample" if entry in SAMPLED else "exact", case=case,
-                              note=part["note"].fillna("").iloc[0],
-                              without=left_out["corrected"] - left_out["released"]))
+                              note=part["note"].fillna("").iloc[0], interval=interval))
     return rows
 
 

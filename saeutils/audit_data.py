@@ -19,8 +19,9 @@ from saeutils.attributes import at_rate, attribute_names, extract_attributes
 from saeutils.datasets import read_audio
 from saeutils.vocalset import DESIGN, PAPER_COUNTS, VOWELS, singer_splits
 
-# `without`: the singer left out of a value that is no mean over singers, for its jackknife
-CELLS = ("entry", "end", "protocol", "quantity", "released", "corrected", "case", "note", "without")
+# low, high: of the difference, a bootstrap interval over so many singers, where one was made
+CELLS = ("entry", "end", "protocol", "quantity", "released", "corrected", "case", "note", "low",
+         "high", "singers")
 SMALLEST = "smallest case"
 HEARD_HZ = 16_000  # AST, HuBERT, WavLM and the demo encoder
 CROP_S = 5.0
@@ -72,11 +73,30 @@ def expected_a14() -> str:
 
 
 def cell(entry: str, quantity: str, released: float, corrected: float, case: str, note: str = "",
-         end: str = "both", without: str = "") -> dict:
+         end: str = "both", interval: tuple = (np.nan, np.nan, 0)) -> dict:
     """One line of `CELLS`."""
     return {"entry": entry, "end": end, "protocol": f"released+{entry}", "quantity": quantity,
             "released": float(released), "corrected": float(corrected), "case": case, "note": note,
-            "without": without}
+            "low": float(interval[0]), "high": float(interval[1]), "singers": int(interval[2])}
+
+
+def resampled(singers: np.ndarray, draws: int = 200, seed: int = 0) -> list[np.ndarray]:
+    """Rows of bootstrap samples: as many singers as there are, drawn anew, each with all its clips.
+
+    None with fewer than two singers. For statistics that jump, such as counts above a cut, of
+    which a jackknife makes too much.
+
+    Examples
+    --------
+    >>> [rows.tolist() for rows in resampled(np.array(["a", "b", "b"]), draws=3)]
+    [[1, 2, 1, 2], [1, 2, 0], [0, 0]]
+    """
+    names, rng = sorted(set(singers)), np.random.default_rng(seed)
+    own = [np.flatnonzero(singers == name) for name in names]
+    if len(names) < 2:
+        return []
+    return [np.concatenate([own[i] for i in rng.integers(len(names), size=len(names))])
+            for _ in range(draws)]
 
 
 def replaced(names: list[str], seed: int = 42, share: float = 0.8) -> float:
@@ -166,7 +186,7 @@ def scope_cells(
 ) -> list[dict]:
     """A29 and A11 on attributes as `CELLS`: how many of the 88 change their order of the clips.
 
-    Each count stands there once over all clips, and once without each singer.
+    Each count has a bootstrap interval over singers: `resampled`.
 
     Parameters
     ----------
@@ -188,11 +208,10 @@ def scope_cells(
          "No clip here is longer than 5 s. " if shortened else ""),
     ):
         other = other.set_index("clip_id")
-        own = np.array([singers[name] for name in other.index])
-        names = sorted(set(own))
-        for left_out in ["", *(names if len(names) > 1 else ())]:
-            part = other[own != left_out]
-            found.append(cell(entry, text + quantity, reordered(known.loc[part.index], part), 0,
-                              where, f"{note}Over {len(other)} clips of test singers.",
-                              without=left_out))
+        own, whole = np.array([singers[name] for name in other.index]), known.loc[other.index]
+        counts = [reordered(whole.iloc[rows], other.iloc[rows]) for rows in resampled(own)]
+        interval = (*-np.quantile(counts, [0.975, 0.025]), len(set(own))) if counts else ()
+        found.append(cell(entry, text + quantity, reordered(whole, other), 0, where,
+                          f"{note}Over {len(other)} clips of test singers.",
+                          **{"interval": interval} if counts else {}))
     return found

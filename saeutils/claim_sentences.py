@@ -38,18 +38,7 @@ def claim_sentences(
     """
     rows = []
     one = _primary(information, encoder)
-    kept = one.loc[["retention", "readability"], "kept"]
-    learned = one.loc["learned"]
-    if kept.isna().any() or learned["n"] < 2:
-        verdict = "undecided: too few singers"
-    elif (kept == 1).all():
-        null = one["kept"].reindex(["retention_untrained", "readability_untrained"])
-        verdict = ("kept" if learned["ci_low"] > 0
-                   else "kept, as by an untrained dictionary" if (null == 1).all()
-                   else "kept, but not shown to be read better than from an untrained dictionary")
-    else:
-        lost = " and ".join(kept.index[kept != 1])
-        verdict = f"not shown to be kept ({lost})"
+    verdict = information_verdict(one)
     text = (f"Information about technique is **{verdict}**: retention {_points(one, 'retention')}, "
             f"readability {_points(one, 'readability')}, SAE minus untrained dictionary "
             f"{_points(one, 'learned')} points of balanced accuracy"
@@ -90,6 +79,28 @@ def claim_sentences(
          "text": f"{text} (layer {int(table['layer'].iloc[0])}, {sparsity:g} %, "
                  f"{int(table['n'].iloc[0])} {units.get(name, 'singers')})."}
         for name, table, verdict, text in rows])
+
+
+def information_verdict(one: pd.DataFrame) -> str:
+    """Claim 1 in a few words.
+
+    Parameters
+    ----------
+    one
+        Columns kept, ci_low, n by contrast (index): retention, readability, learned, and for the
+        null retention_untrained and readability_untrained.
+    """
+    kept = one.loc[["retention", "readability"], "kept"]
+    learned = one.loc["learned"]
+    if kept.isna().any() or learned["n"] < 2:
+        return "undecided: too few singers"
+    if (kept != 1).any():
+        return f"not shown to be kept ({' and '.join(kept.index[kept != 1])})"
+    if learned["ci_low"] > 0:
+        return "kept"
+    null = one["kept"].reindex(["retention_untrained", "readability_untrained"])
+    return ("kept, as by an untrained dictionary" if (null == 1).all()
+            else "kept, but not shown to be read better than from an untrained dictionary")
 
 
 def _primary(table: pd.DataFrame, encoder: str) -> pd.DataFrame:

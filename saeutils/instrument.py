@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from saeutils.audit_data import resampled
 from saeutils.lasso import standardise
 
 # Attributes named after a cause, and the recorded causes that would deserve the name.
@@ -115,22 +116,22 @@ def named_after(checked: pd.DataFrame) -> pd.DataFrame:
 def names_kept(
     attributes: pd.DataFrame, causes: pd.DataFrame, singers: np.ndarray
 ) -> tuple[int, np.ndarray]:
-    """How many attributes are moved most by the cause in their name, and so without each singer.
+    """How many attributes are moved most by the cause in their name, and so in bootstrap samples.
 
     Parameters as `instrument_check`.
 
     Returns
     -------
     int, ndarray
-        The count, and the counts [S] with each singer left out in turn.
+        The count, and the counts in samples of whole singers (`saeutils.audit_data.resampled`).
     """
-    def count(keep: np.ndarray) -> int:
-        checked = instrument_check(attributes[keep], causes[keep], singers[keep])
+    def count(rows: np.ndarray) -> int:
+        checked = instrument_check(own.iloc[rows], causes.iloc[rows], singers[rows])
         return int(named_after(checked)["true_to_name"].sum())
 
     singers = np.asarray(singers)
-    return count(np.ones(len(singers), dtype=bool)), np.array(
-        [count(singers != name) for name in np.unique(singers)])
+    own = attributes[[name for name in attributes if name in NAMED_AFTER]]
+    return count(np.arange(len(singers))), np.array([count(rows) for rows in resampled(singers)])
 
 
 def harmonic_tone(

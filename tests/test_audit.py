@@ -209,25 +209,30 @@ def test_choosing_on_the_reported_singers_flatters_by_hand():
             peek(scores, few)
 
 
-def test_a_count_gets_a_jackknife_interval_over_singers_by_hand():
-    """Without each of three singers the count differs by 9, 8 and 10: SE = sqrt(2/3 * 2)."""
-    row = audit_row("A28", "named", "both", 15, 7, over="sample", without=[-9, -8, -10])
-    half = 4.302653 * np.sqrt(2 / 3 * 2)
-    assert (row["over"], row["n"]) == ("singers", 3)
-    assert row["ci_low"] == pytest.approx(-8 - half, abs=1e-4)
-    assert row["ci_high"] == pytest.approx(-8 + half, abs=1e-4)
-    assert row["verdict"] == "moves a number"
-    unsure = audit_row("A28", "named", "both", 15, 7, over="sample", without=[-1, -12, -10])
-    assert unsure["verdict"] == "undecided"  # it hangs on one singer
-    alone = audit_row("A28", "named", "both", 15, 7, over="sample", without=[-8])
-    assert alone["over"] == "sample" and np.isnan(alone["ci_low"])
+def test_a_count_gets_its_interval_from_a_bootstrap_over_singers():
+    row = audit_row("A28", "named", "both", 15, 7, over="sample", interval=(-10, -6, 20))
+    assert (row["over"], row["n"], row["ci_low"], row["ci_high"]) == ("singers", 20, -10, -6)
+    assert row["difference"] == -8 and row["verdict"] == "moves a number"
+    unsure = audit_row("A28", "named", "both", 15, 7, over="sample", interval=(-17, 1, 20))
+    assert unsure["verdict"] == "undecided"  # it hangs on who sang
 
 
-def test_a_stage_hands_its_jackknife_on_in_rows_of_its_cells():
-    whole = audit_data.cell("A29", "count", 5, 0, "demo")
-    parts = [audit_data.cell("A29", "count", value, 0, "demo", without=name)
-             for name, value in (("f1", 5), ("m1", 4), ("f2", 5))]
-    row, = from_cells(pd.DataFrame([whole, *parts], columns=audit_data.CELLS))
-    assert row["released"] == 5 and row["n"] == 3 and row["over"] == "singers"
-    assert row["ci_high"] - row["difference"] == pytest.approx(
-        4.302653 * np.sqrt(2 / 3 * (2 / 3)), abs=1e-4)
+def test_a_stage_hands_its_interval_on_in_its_cells():
+    counted = audit_data.cell("A29", "count", 5, 0, "demo", interval=(-7, -3, 4))
+    exact = audit_data.cell("A13", "share", 0.5, 0, "demo")
+    rows = from_cells(pd.DataFrame([counted, exact], columns=audit_data.CELLS))
+    assert (rows[0]["ci_low"], rows[0]["ci_high"], rows[0]["n"]) == (-7, -3, 4)
+    assert (rows[0]["over"], rows[1]["over"]) == ("singers", "exact")
+    assert np.isnan(rows[1]["ci_low"])
+
+
+def test_bootstrap_samples_hold_whole_singers():
+    singers = np.array(["a", "b", "b", "c", "c", "c"])
+    size = {"a": 1, "b": 2, "c": 3}
+    samples = audit_data.resampled(singers)
+    assert len(samples) == 200 and audit_data.resampled(singers[:1]) == []
+    for rows in samples:
+        counts = pd.Series(singers[rows]).value_counts()
+        times = {name: count / size[name] for name, count in counts.items()}
+        assert sum(times.values()) == 3 and all(t == int(t) for t in times.values())
+    assert len({tuple(rows) for rows in samples}) > 5

@@ -3,6 +3,7 @@ import pandas as pd
 import pytest
 
 from saeutils.attributes import attribute_label, attribute_names
+from saeutils.audit_data import resampled
 from saeutils.instrument import (
     NAMED_AFTER,
     harmonic_tone,
@@ -57,15 +58,14 @@ def test_named_after_says_who_answers_to_another_cause(causes):
     assert table.loc["F1frequency_sma3nz_amean", "strongest"] == "tonic_st"
 
 
-def test_the_count_of_true_names_is_repeated_without_each_singer(causes):
+def test_the_count_of_true_names_is_repeated_in_bootstrap_samples(causes):
     rng, singers = np.random.default_rng(5), np.repeat(["a", "b", "c"], 20)
     names = ["F0semitoneFrom27.5Hz_sma3nz_amean", "logRelF0-H1-A3_sma3nz_amean"]
     noise = pd.DataFrame(rng.standard_normal((60, 2)), columns=names)  # a toss-up, singer by singer
-    count, without = names_kept(noise, causes, singers)
-    assert len(without) == 3 and len(set(without)) > 1
-    for name, value in zip("abc", without, strict=True):
-        keep = singers != name
-        part = named_after(instrument_check(noise[keep], causes[keep], singers[keep]))
+    count, redrawn = names_kept(noise, causes, singers)
+    assert len(redrawn) == 200 and len(set(redrawn)) > 1
+    for rows, value in list(zip(resampled(singers), redrawn, strict=True))[:5]:
+        part = named_after(instrument_check(noise.iloc[rows], causes.iloc[rows], singers[rows]))
         assert value == part["true_to_name"].sum()
     assert count == named_after(instrument_check(noise, causes, singers))["true_to_name"].sum()
 
