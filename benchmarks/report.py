@@ -79,7 +79,8 @@ def other_seeds() -> list[str]:
     return ["## Other seeds\n", "Claim 1 is decided on the mean over ten seeds of the primary "
             "cell. The same decision for other tens, and for all of them together: points of "
             "balanced accuracy, in brackets the interval over singers, and the lower one-sided "
-            f"bound that is held against the margin of three points. {data['date'].iloc[0]}.\n", table(wide)]
+            f"bound that is held against the margin of three points. {data['date'].iloc[0]}.\n",
+            table(wide)]
 
 
 def lasso() -> list[str]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from saeutils.protocol import K_CENSORED
+from saeutils.protocol import K_CENSORED, MARGIN
 
 LINEAR = {"raw": "raw states", "whitened_pca": "whitened principal components",
           "ica": "independent components"}
@@ -101,6 +101,33 @@ def information_verdict(one: pd.DataFrame) -> str:
     null = one["kept"].reindex(["retention_untrained", "readability_untrained"])
     return ("kept, as by an untrained dictionary" if (null == 1).all()
             else "kept, but not shown to be read better than from an untrained dictionary")
+
+
+def seeds_sentence(table: pd.DataFrame) -> str:
+    """Claim 1 by other seeds, in one sentence.
+
+    Parameters
+    ----------
+    table
+        Columns seeds (the last group holds all), contrast, lower_bound, n_seeds, verdict:
+        ``benchmarks/claim_seeds.csv``.
+
+    Examples
+    --------
+    >>> seeds_sentence(pd.DataFrame({
+    ...     "seeds": ["seeds 0 to 9", "seeds 10 to 19", "all 20"], "contrast": "readability",
+    ...     "lower_bound": [-0.04, -0.02, -0.0304], "n_seeds": [10, 10, 20],
+    ...     "verdict": ["not shown", "kept", "not shown"]}))
+    'Of 2 times ten seeds, 1 answer "kept"; all 20 together: "not shown" (lower bound of \
+readability -3.04 points, margin -3).'
+    """
+    each = table.drop_duplicates("seeds")
+    parts, whole = each.iloc[:-1], each.iloc[-1]
+    bound = table[(table["seeds"] == whole["seeds"])
+                  & (table["contrast"] == "readability")]["lower_bound"].iloc[0]
+    return (f"Of {len(parts)} times ten seeds, {(parts['verdict'] == 'kept').sum()} answer "
+            f"\"kept\"; all {whole['n_seeds']} together: \"{whole['verdict']}\" (lower bound of "
+            f"readability {100 * bound:+.2f} points, margin {-100 * MARGIN:+.0f}).")
 
 
 def _primary(table: pd.DataFrame, encoder: str) -> pd.DataFrame:

@@ -142,6 +142,8 @@ def publish(steps: Sequence[keys.Step], keep_costs: bool = False) -> None:
     """
     import pandas as pd
 
+    from saeutils.claim_sentences import seeds_sentence
+
     unfinished = [step.label for step in steps if not step.marker.exists()]
     if unfinished:
         command = keys.whole_run(steps[0].profile, steps[0].run)
@@ -171,8 +173,8 @@ def publish(steps: Sequence[keys.Step], keep_costs: bool = False) -> None:
     with atomic(place) as part:
         costs.to_csv(part, index=False, lineterminator="\n")
     whole = costs[costs["stage"] == "all"].iloc[0]
-    runs = pd.read_csv(ROOT / "benchmarks" / "chain_runs.csv")
-    more = {"chain_minutes": chain_minutes(runs),
+    more = {"chain_minutes": chain_minutes(pd.read_csv(place.with_name("chain_runs.csv"))),
+            "claim1_seeds": seeds_sentence(pd.read_csv(place.with_name("claim_seeds.csv"))),
             "peak_memory": f"{whole['peak_memory_mb'] / 1000:.1f} GB"}
     claims = pd.read_csv(target / "claims.csv")
     more |= dict(zip(claims["name"], claims["text"], strict=True))
@@ -180,15 +182,13 @@ def publish(steps: Sequence[keys.Step], keep_costs: bool = False) -> None:
         from saeutils.audit import audit_sentence, primary_rows
 
         audit = pd.read_csv(target / "audit.csv")
-        more["audit"] = audit_sentence(audit)
-        counting = primary_rows(audit)
+        more["audit"], counting = audit_sentence(audit), primary_rows(audit)
         changing = counting[counting["verdict"] == "changes a conclusion"].drop_duplicates("entry")
         more["audit_named"] = ", ".join(
             f"{row.entry} ({row.title})" for row in changing.sort_values("entry").itertuples())
-    readme = ROOT / "README.md"
+    readme, shown = ROOT / "README.md", run_root / "results" / "gallery.csv"
     documents = {readme: render(readme.read_text(encoding="utf-8"), target / "headline.csv", more),
-                 ROOT / "figures" / "README.md": gallery(run_root / "results" / "gallery.csv",
-                                                         profile)}
+                 ROOT / "figures" / "README.md": gallery(shown, profile)}
     for document, text in documents.items():
         with atomic(document) as part:
             part.write_text(text, encoding="utf-8")
