@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 PAD_TO = 8_000  # samples; batches are padded to a multiple and masked
+NARROW = 16  # channels a group
 
 # Families whose layers behind the front end convolve over time, padding included.
 CONVOLVING = ("sew", "sew-d", "wav2vec2-conformer", "data2vec-audio")
@@ -102,9 +103,38 @@ def _computing(encoder: Encoder) -> Iterator[None]:
     """bfloat16 for matrix products, if the encoder asks for it."""
     import torch
 
-    half = encoder.precision == "bfloat16"
-    with torch.autocast(encoder.device, torch.bfloat16) if half else nullcontext():
+    if encoder.precision != "bfloat16":
         yield
+        return
+    with torch.autocast(encoder.device, torch.bfloat16), narrow_groups_in_float32(encoder.model):
+        yield
+
+
+@contextmanager
+def narrow_groups_in_float32(model: Any) -> Iterator[None]:
+    """Convolutions of fewer than `NARROW` channels a group stay in float32 under autocast.
+
+    On processors with matrix units for bfloat16 (AMX), oneDNN of torch 2.11 returns numbers that
+    have nothing to do with such a convolution: a relative error above 1.
+    """
+    import torch
+
+    def exact(forward):
+        def in_float32(given, *more):
+            with torch.autocast(given.device.type, enabled=False):
+                return forward(given.float(), *more)
+        return in_float32
+
+    narrow = [module for module in model.modules()
+              if isinstance(module, torch.nn.Conv1d | torch.nn.Conv2d)
+              and module.groups > 1 and module.in_channels // module.groups < NARROW]
+    for module in narrow:
+        module.forward = exact(module.forward)
+    try:
+        yield
+    finally:
+        for module in narrow:
+            del module.forward  # what the class has
 
 
 def hidden_states(encoder: Encoder, given: torch.Tensor, **more) -> list[torch.Tensor]:

@@ -19,6 +19,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from saeutils.encoders_forward import narrow_groups_in_float32
 from saeutils.pretraining_data import HOP, augment
 
 SAMPLE_RATE = 16_000
@@ -259,7 +260,8 @@ def pretrain(corpus: Path, out: Path, recipe: Recipe, *, save_every: int = 250,
                                      min_masks=2)  # fmt: skip
         for group in optimiser.param_groups:
             group["lr"] = rate_at(step, recipe)
-        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16), (
+                narrow_groups_in_float32(model)):
             loss, parts = model(wave, units, vector, torch.from_numpy(mask))
         optimiser.zero_grad()
         loss.backward()

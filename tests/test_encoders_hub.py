@@ -14,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from saeutils import encoders, encoders_hub, encoders_models
 from saeutils.encoder_costs import passes, release_passes, rounding_error
 from saeutils.encoders import load_encoder, pooled
+from saeutils.encoders_forward import narrow_groups_in_float32
 from saeutils.profiles import data_folder, load_profile
 
 torch.set_num_threads(1)
@@ -519,6 +520,20 @@ def test_bfloat16_is_on_request_and_its_error_is_measured(hub, name):
     assert states.dtype == np.float32
     assert 1e-5 < rounding_error(encoder, [noise(1.0)], 16_000) < 0.05
     assert rounding_error(load_encoder(name), [noise(1.0)], 16_000) == 0.0
+
+
+@pytest.mark.parametrize("per_group", [1, 4, 12, 16])
+def test_bfloat16_is_right_for_convolutions_of_narrow_groups(per_group):
+    """Where a processor gets them wrong they are taken in float32; the module is left as it was."""
+    conv = torch.nn.Conv1d(16 * per_group, 16 * per_group, 128, padding=64, groups=16).eval()
+    model = torch.nn.Sequential(conv)
+    given = torch.randn(1, 16 * per_group, 50)
+    with torch.inference_mode():
+        exact = model(given)
+        with torch.autocast("cpu", torch.bfloat16), narrow_groups_in_float32(model):
+            half = model(given).float()
+    assert float((half - exact).norm() / exact.norm()) < 0.01
+    assert "forward" not in vars(conv)
 
 
 OTHERS = {
