@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 
 from saeutils import keys, publish
+from saeutils.claim_sentences import seeds_sentence
 from saeutils.profiles import ROOT
 
 PUBLISHED = ROOT / "figures" / "demo"
@@ -27,6 +28,23 @@ def test_numbers_of_the_readme_are_those_of_the_run():
     runs = pd.read_csv(ROOT / "benchmarks" / "chain_runs.csv")
     assert costs.loc["all", "wall_seconds"] in runs["seconds"].tolist(), "a run without its row"
     assert dict(found)["chain_minutes"] == publish.chain_minutes(runs)
+
+
+def test_other_seeds_were_measured_on_the_published_dictionaries():
+    """The first ten seeds of the table are those that the published answer rests on."""
+    seeds = pd.read_csv(ROOT / "benchmarks" / "claim_seeds.csv")
+    first = seeds[seeds["seeds"] == seeds["seeds"].iloc[0]].set_index("contrast")
+    told = pd.read_csv(PUBLISHED / "claims_in_numbers.csv").query("claim == '1'")
+    told = told.set_index("contrast")
+    assert {"retention", "readability"} <= set(told.index)
+    for name in ("retention", "readability"):
+        for column in ("value", "ci_low", "ci_high", "n_seeds"):
+            assert first.loc[name, column] == pytest.approx(told.loc[name, column], abs=1e-5)
+    claims = pd.read_csv(PUBLISHED / "claims.csv").set_index("name")
+    assert first["verdict"].iloc[0] == claims.loc["claim1", "verdict"]
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = {m.group(2): m.group(3) for m in publish.MARKED.finditer(text)}
+    assert found["claim1_seeds"] == seeds_sentence(seeds)
 
 
 def test_every_figure_has_its_table_and_a_place_in_the_gallery():
